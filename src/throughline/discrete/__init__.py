@@ -1,0 +1,1 @@
+"""Discrete things made trainable: confusion matrices, orders, …"""

@@ -1,0 +1,1 @@
+"""Sensors as layers: where to put the pixels."""
