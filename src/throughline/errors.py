@@ -5,3 +5,5 @@ __all__ = ["ThroughlineError"]
 
 class ThroughlineError(Exception):
     """Something the user can mend; the command line prints its message alone, without a traceback."""
+
+    exit_code = 2

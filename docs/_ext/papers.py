@@ -1,0 +1,296 @@
+"""Pages made from the catalogue: one per paper, one list per area, and the reference of all modules.
+
+Status, parts and results are read from the files of the project each time, so that no page can be out of date.
+"""
+
+import ast
+import json
+import re
+import statistics
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import throughline
+from throughline.catalog import Paper, areas, papers, public_names
+
+PACKAGE = Path(throughline.__file__).parent
+DOCS = Path(__file__).parents[1]
+FLOORS = ("core", *throughline.AREAS)  # whose modules hold parts
+TOOLS = ("data", "lab")  # packages that are documented as a whole
+BADGES = {"held": "success", "refuted": "danger", "not shown": "warning", "incomplete": "secondary"}
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Write the pages before Sphinx reads any (an extension's entry point)."""
+    app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir)), priority=100)
+    return {"parallel_read_safe": True}
+
+
+def write_pages(docs: Path) -> list[Path]:
+    """Write every generated page below ``docs``/generated and return their paths; only changed files are touched."""
+    generated = docs / "generated"
+    pages = {generated / "papers" / f"{entry.slug}.md": paper_page(entry, docs) for entry in papers()}
+    pages[generated / "papers" / "index.md"] = papers_index(docs)
+    pages |= {generated / "areas" / f"{area}.md": area_table(area, docs) for area in areas()}
+    pages[generated / "api" / "index.md"] = reference_index()
+    alone = [module for module in part_modules() if module not in owners()]
+    pages |= {generated / "api" / f"{module}.md": module_page(module) for module in (*alone, *TOOLS)}
+    for folder in {path.parent for path in pages}:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in set(folder.glob("*.md")) - set(pages):
+            stale.unlink()
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    return list(pages)
+
+
+def paper_page(entry: Paper, docs: Path) -> str:
+    """The page of one paper."""
+    results = _results(entry, docs)
+    sections = [f"# {entry.title}", _badges(entry, results), entry.offers, _facts(entry)]
+    if not (entry.available or entry.has_parts):
+        sections += [
+            "## What it claims",
+            f"> {entry.claim}",
+            f"It is in the catalogue and not built yet; `{entry.part_module}` is reserved for its parts. "
+            "[How to add a paper](../../add-a-paper.md) says what it takes.",
+        ]
+        return "\n\n".join(sections) + "\n"
+    if (docs / "usage" / f"{entry.slug}.md").exists():
+        sections.append(_fence("include", f"../../usage/{entry.slug}.md"))
+    sections += ["## Does it hold?", f"> {entry.claim}", *_verdict(entry, results, docs)]
+    modules = [module for module, owner in owners().items() if owner == entry.slug]
+    if scripts := [s for s in (docs / "examples").rglob("plot_*.py") if _imports(s) & {_full(m) for m in modules}]:
+        listed = " ".join(path.relative_to(docs).as_posix() for path in sorted(scripts))
+        sections += ["## Examples", f"```{{eval-rst}}\n.. minigallery:: {listed}\n```"]
+    sections.append("## Reference")
+    for module in modules:
+        sections += [f"### {_full(module)}", _automodule(module)]
+    shared = [m for m in _closure(entry) if m not in modules]
+    if shared:
+        links = ", ".join(f"[`{_full(m)}`]({_home(m, '..')})" for m in shared)
+        sections.append(f"It also uses {links}.")
+    return "\n\n".join(sections) + "\n"
+
+
+def papers_index(docs: Path) -> str:
+    """The list of all papers, by area, and the toctree over their pages."""
+    built = sum(entry.available for entry in papers())
+    lines = [
+        "# Papers",
+        f"{len(papers())} papers, of which {built} are built: their parts can be imported and their claims run. "
+        "The others are waiting for [somebody to build them](../../add-a-paper.md).",
+    ]
+    for area, about in areas().items():
+        lines += [f"## {area.capitalize()}", f"{about[0].upper()}{about[1:]}.", _table(area, docs, "")]
+    entries = "\n".join(f"{entry.slug} <{entry.slug}>" for entry in papers())
+    lines.append(f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{entries}\n```")
+    return "\n\n".join(lines) + "\n"
+
+
+def area_table(area: str, docs: Path) -> str:
+    """The papers of one area as a table, to be included by the area's page."""
+    return _table(area, docs, "../generated/papers/") + "\n"
+
+
+def module_page(module: str) -> str:
+    """A reference page of its own, for a module or package that no paper's page holds."""
+    return f"# {_full(module)}\n\n{_automodule(module)}\n"
+
+
+def reference_index() -> str:
+    """Every public module with its public names, each linked to where it is documented."""
+    lines = [
+        "# Reference",
+        "Every module that you can import, with its public names. A part is documented on the page of the paper that "
+        "brought it; tools have a page of their own.",
+    ]
+    for floor in (*FLOORS, *TOOLS):
+        modules = [floor] if floor in TOOLS else [m for m in part_modules() if m.startswith(f"{floor}.")]
+        if not modules:
+            continue
+        lines += [f"## {_full(floor)}", "| module | public names |\n|---|---|"]
+        for module in modules:
+            names = ", ".join(f"{{py:obj}}`~{_full(module)}.{name}`" for name in public_names(_source(module)))
+            lines[-1] += f"\n| [`{module}`]({_home(module, '.')}) | {names} |"
+    alone = [module for module in part_modules() if module not in owners()]
+    entries = "\n".join(f"{_full(module)} <{module}>" for module in (*alone, *TOOLS))
+    lines.append(f"```{{toctree}}\n:hidden:\n\n{entries}\n```")
+    return "\n\n".join(lines) + "\n"
+
+
+@cache
+def part_modules() -> tuple[str, ...]:
+    """Every module of core and the areas, as ``floor.name``."""
+    found = []
+    for floor in FLOORS:
+        files = (*(PACKAGE / floor).glob("[!_]*.py"), *(p.parent for p in (PACKAGE / floor).glob("*/__init__.py")))
+        found += [f"{floor}.{path.stem}" for path in sorted(files)]
+    return tuple(found)
+
+
+@cache
+def owners() -> dict[str, str]:
+    """Which paper's page documents a module: its own paper's, else that of the first paper that uses it."""
+    found = {entry.module: entry.slug for entry in papers() if entry.has_parts}
+    for entry in papers():
+        for module in _closure(entry):
+            found.setdefault(module, entry.slug)
+    return found
+
+
+def _badges(entry: Paper, results: dict[str, Any] | None) -> str:
+    if not (entry.available or entry.has_parts):
+        return "{bdg-secondary-line}`planned`"
+    badges = ["{bdg-primary-line}`parts`"] * entry.has_parts + ["{bdg-primary-line}`claim`"] * entry.available
+    if results:
+        verdict = results["verdict"]
+        badges.append(
+            f"{{bdg-{BADGES.get(verdict, 'secondary')}}}`{verdict} at {results.get('scale', 'laptop')} scale`"
+        )
+    return " ".join(badges)
+
+
+def _facts(entry: Paper) -> str:
+    year, month = entry.date.split("-")
+    area = f"[{entry.area}](../../areas/{entry.area}.md)" if entry.area in throughline.AREAS else entry.area
+    return f"arXiv [{entry.arxiv}]({entry.url}) ({year}-{month}) · area {area} · slug `{entry.slug}`"
+
+
+def _verdict(entry: Paper, results: dict[str, Any] | None, docs: Path) -> Iterator[str]:
+    if not entry.available:
+        yield "The parts are there, the claim is not written yet."
+        return
+    if results is None:
+        yield "Ask your own machine:"
+        yield f"```console\n$ throughline run {entry.slug}\n```"
+        return
+    why = f": {results['why']}" if results.get("why") else ""
+    yield f"**{results['verdict'].capitalize()}**{why}."
+    if results.get("checks"):
+        rows = ["| check | verdict | estimate | interval | seeds |", "|---|---|---|---|---|"]
+        for check in results["checks"]:
+            interval = f"{_number(check.get('low'), '−∞')} … {_number(check.get('high'), '∞')}"
+            seeds = check.get("n", len(check.get("seeds", ())))
+            row = (_cell(check["sentence"]), check["verdict"], _number(check.get("estimate")), interval, seeds)
+            rows.append("| " + " | ".join(map(str, row)) + " |")
+        yield "\n".join(rows)
+    if results.get("metrics"):
+        yield "Mean ± standard deviation over the seeds:"
+        yield _metrics(results["metrics"])
+    for picture in sorted((docs / "results").glob(f"{entry.slug}-*.svg")):
+        caption = picture.stem.removeprefix(f"{entry.slug}-").replace("-", " ").replace("_", " ").capitalize()
+        yield f"```{{figure}} ../../results/{picture.name}\n:alt: {caption}\n\n{caption}\n```"
+    yield "The same on your machine:"
+    yield f"```console\n$ {results.get('command', f'throughline run {entry.slug}')}\n```"
+
+
+def _metrics(metrics: dict[str, dict[str, list[float | None]]]) -> str:
+    arms = list(dict.fromkeys(arm for values in metrics.values() for arm in values))
+    rows = ["| arm | " + " | ".join(f"`{name}`" for name in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for arm in arms:
+        cells = [_spread([v for v in values.get(arm, ()) if v is not None]) for values in metrics.values()]
+        rows.append(f"| {_cell(arm)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) < 2:
+        return _number(values[0]) if values else "–"
+    return f"{_number(statistics.fmean(values))} ± {statistics.stdev(values):.2g}"
+
+
+def _table(area: str, docs: Path, folder: str) -> str:
+    rows = ["| paper | what it offers | status |", "|---|---|---|"]
+    for entry in papers():
+        if entry.area == area:
+            rows.append(f"| [{entry.slug}]({folder}{entry.slug}.md) | {_cell(entry.offers)} | {_status(entry, docs)} |")
+    return "\n".join(rows)
+
+
+def _status(entry: Paper, docs: Path) -> str:
+    if not entry.available:
+        return "parts" if entry.has_parts else "planned"
+    results = _results(entry, docs)
+    return results["verdict"] if results else "built"
+
+
+def _results(entry: Paper, docs: Path) -> dict[str, Any] | None:
+    path = docs / "results" / f"{entry.slug}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@cache
+def _closure(entry: Paper) -> tuple[str, ...]:
+    """The part modules that a paper's parts and claim import, directly or not, its own first."""
+    found: dict[str, None] = {}
+    start = [entry.part_module] * entry.has_parts + [entry.claim_module] * entry.available
+    waiting = [name.removeprefix("throughline.") for name in start]
+    while waiting:
+        module = waiting.pop(0)
+        if module in part_modules():
+            found[module] = None
+        below = {name.removeprefix("throughline.") for name in _imports(_source(module))} & set(part_modules())
+        waiting += sorted(below - set(found) - set(waiting))
+    return tuple(found)
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules that a file imports, with ``a.b`` counted for ``from a import b``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _source(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _home(module: str, api: str) -> str:
+    """Where a module is documented, seen from a page in ``generated/papers`` ("..") or ``generated/api`` (".")."""
+    if module in owners():
+        return f"{owners()[module]}.md" if api == ".." else f"../papers/{owners()[module]}.md"
+    return f"../api/{module}.md"
+
+
+def _automodule(module: str) -> str:
+    return f"```{{eval-rst}}\n.. automodule:: {_full(module)}\n```"
+
+
+def _fence(directive: str, argument: str) -> str:
+    return f"```{{{directive}}} {argument}\n```"
+
+
+def _full(module: str) -> str:
+    return f"throughline.{module}"
+
+
+def _number(value: float | None, infinite: str = "–") -> str:
+    return infinite if value is None else f"{value:.4g}".replace("-", "−")
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|_*])", r"\\\1", text)
+
+
+def readme_table(entries: Iterable[Paper] | None = None) -> str:
+    """The README's list of papers: what is built as a table, and everything by area."""
+    entries = tuple(papers() if entries is None else entries)
+    rows = ["| paper | what you get | import |", "|---|---|---|"]
+    for entry in entries:
+        if entry.available:
+            rows.append(f"| [{entry.slug}]({entry.url}) | {_cell(entry.offers)} | `{entry.part_module}` |")
+    rows += ["", "All of the catalogue, by area (**bold**: built):", "", "| area | papers |", "|---|---|"]
+    for area in areas():
+        names = [f"[{e.slug}]({e.url})" for e in entries if e.area == area and not e.available]
+        ready = [f"**[{e.slug}]({e.url})**" for e in entries if e.area == area and e.available]
+        rows.append(f"| {area} | {', '.join(ready + names)} |")
+    return "\n".join(rows)

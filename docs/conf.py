@@ -1,0 +1,83 @@
+"""Configuration of the documentation; `make docs` builds it with warnings as errors."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import throughline
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "Throughline"
+author = "The Throughline developers"
+copyright = author
+release = throughline.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "papers",
+]
+exclude_patterns = ["_build", "examples", "usage", "results", "generated/areas", "generated/backreferences", "**/*.zip"]
+nitpicky = False
+default_role = "py:obj"  # `name` in a docstring links when it names something of ours, and is code otherwise
+templates_path: list[str] = []
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]  # sphinx-gallery's settings hold functions
+
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("throughline",),
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1_000,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "Throughline"
+html_static_path = ["_static"]
+html_css_files = ["throughline.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "Throughline"},
+    "header_links_before_dropdown": 7,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+}
+html_sidebars = {"index": [], "start": [], "concepts": [], "own-data": [], "add-a-paper": []}
+
+
+def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the metadata methods that scikit-learn writes into every estimator class."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-skip-member", skip_what_scikit_learn_adds)

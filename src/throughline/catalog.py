@@ -1,0 +1,145 @@
+"""The catalogue: which papers there are, read from ``papers.toml`` without importing anything heavy."""
+
+import ast
+import difflib
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from throughline.errors import ThroughlineError
+
+__all__ = ["Paper", "areas", "paper", "papers", "public_names", "search"]
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper of the catalogue; whether it is built is derived from the files of the package.
+
+    >>> paper("anyloss").url
+    'https://arxiv.org/abs/2405.14745'
+    """
+
+    slug: str
+    title: str
+    arxiv: str
+    date: str  # year and month, "2024-05"
+    area: str
+    module: str  # the area module of its parts below ``throughline``, "discrete.confusion"
+    offers: str  # one sentence: what a practitioner gets
+    claim: str  # one sentence: the headline claim
+
+    @property
+    def url(self) -> str:
+        """The abstract on arXiv."""
+        return f"https://arxiv.org/abs/{self.arxiv}"
+
+    @property
+    def part_module(self) -> str:
+        """The module that holds its parts, ``throughline.<area>.<mechanism>``."""
+        return f"throughline.{self.module}"
+
+    @property
+    def claim_module(self) -> str:
+        """The module that holds its claim, ``throughline.claims.<slug with underscores>``."""
+        return f"throughline.claims.{self.slug.replace('-', '_')}"
+
+    @property
+    def available(self) -> bool:
+        """Whether its claim can be run, that is, whether the claim module exists."""
+        return _source(self.claim_module) is not None
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether its parts can be imported, that is, whether the area module exists."""
+        return _source(self.part_module) is not None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The public names of its area module, read from the source; empty while there is none."""
+        source = _source(self.part_module)
+        return public_names(source) if source else ()
+
+
+@cache
+def papers() -> tuple[Paper, ...]:
+    """Every paper of the catalogue, in the order of ``papers.toml``."""
+    return tuple(Paper(**row) for row in _catalogue()["paper"])
+
+
+@cache
+def areas() -> dict[str, str]:
+    """The areas in catalogue order, each with one line of what it is about."""
+    return dict(_catalogue()["areas"])
+
+
+def paper(slug: str) -> Paper:
+    """The paper called ``slug``.
+
+    Args:
+        slug: as in the catalogue; case and underscores for hyphens do not matter.
+
+    Raises:
+        ThroughlineError: there is no such paper; the message names the nearest ones.
+
+    >>> paper("grco")
+    Traceback (most recent call last):
+    ...
+    throughline.errors.ThroughlineError: unknown paper 'grco'; did you mean groco?
+    """
+    wanted = slug.strip().lower().replace("_", "-")
+    by_slug = {entry.slug: entry for entry in papers()}
+    if wanted in by_slug:
+        return by_slug[wanted]
+    near = difflib.get_close_matches(wanted, by_slug, n=3, cutoff=0.7) or [entry.slug for entry in search(slug)[:3]]
+    hint = f"did you mean {' or '.join(near)}?" if near else "`throughline list` prints all of them"
+    raise ThroughlineError(f"unknown paper {slug!r}; {hint}")
+
+
+def search(text: str = "", area: str | None = None) -> tuple[Paper, ...]:
+    """The papers of ``area`` in which every word of ``text`` occurs somewhere, in catalogue order.
+
+    Args:
+        text: words to look for in slug, title, arXiv id, date, module and both sentences; empty finds everything.
+        area: only papers of this area; None for all.
+
+    Raises:
+        ThroughlineError: there is no such area.
+
+    >>> [entry.slug for entry in search("differentiable sort")]
+    ['groco']
+    """
+    if area is not None and area not in areas():
+        near = difflib.get_close_matches(area.lower(), areas(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(areas())}"
+        raise ThroughlineError(f"unknown area {area!r}; {hint}")
+    words = text.lower().split()
+    found = (entry for entry in papers() if area in (None, entry.area))
+    return tuple(entry for entry in found if all(word in _haystack(entry) for word in words))
+
+
+def public_names(source: Path) -> tuple[str, ...]:
+    """What a module's source file lists in ``__all__``; empty when it lists nothing."""
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
+@cache
+def _catalogue() -> dict[str, Any]:
+    return tomllib.loads((PACKAGE / "papers.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _haystack(entry: Paper) -> str:
+    fields = (entry.slug, entry.title, entry.arxiv, entry.date, entry.module, entry.offers, entry.claim)
+    return " ".join(fields).lower()
+
+
+def _source(module: str) -> Path | None:
+    path = PACKAGE.joinpath(*module.split(".")[1:])  # as a file: the import system would load the parent, and torch
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)

@@ -1,0 +1,247 @@
+"""The command line: list, show, run, report, data, doctor.
+
+Exit codes: 0 every claim held, 1 a claim refuted or not shown, 2 bad usage, 3 a run is incomplete.
+"""
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import throughline
+from throughline import catalog
+from throughline.errors import ThroughlineError
+
+__all__ = ["main"]
+
+SCALES = ("smoke", "laptop", "paper")
+INCOMPLETE = 3
+
+
+class Usage(click.ClickException):
+    """One clear line and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class Commands(click.Group):
+    """Turns what the user can mend into one clear line; anything else stays a traceback, for it is our fault."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ThroughlineError as error:
+            raise Usage(str(error), error.exit_code) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            cure = "free some space and run the same command again" if full else "choose another folder with --out"
+            where = error.filename or "the results folder"
+            raise Usage(f"{error.strerror}: {where}; {cure}", INCOMPLETE if full else 2) from None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(self.list_commands(ctx))}"
+            raise Usage(f"unknown command {args[0]!r}; {hint}") from None
+
+
+def runs_folder(function: Any) -> Any:
+    """The --out option: where runs are kept."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="THROUGHLINE_RUNS",
+        default=Path("runs"),
+        show_default=True,
+        help="Folder that holds the runs.",
+    )(function)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(throughline.__version__, prog_name="throughline")
+def main() -> None:
+    """Machine-learning papers as parts you can import and claims you can re-run."""
+
+
+@main.command("list")
+@click.argument("text", nargs=-1)
+@click.option("--area", help="Only papers of this area.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_papers(text: tuple[str, ...], area: str | None, as_json: bool) -> None:
+    """List the papers, or those in which all words of TEXT occur."""
+    found = catalog.search(" ".join(text), area)
+    if as_json:
+        return click.echo(json.dumps([_plain(entry) for entry in found], indent=1))
+    for name in dict.fromkeys(entry.area for entry in found):
+        click.secho(f"\n{name}", bold=True)
+        for entry in (e for e in found if e.area == name):
+            click.echo(f"  {'●' if entry.available else '○'} {entry.slug:21} {entry.offers}")
+    ready = sum(entry.available for entry in found)
+    return click.echo(f"\n{len(found)} papers; ● {ready} can be run, ○ {len(found) - ready} planned")
+
+
+@main.command()
+@click.argument("slug")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(slug: str, as_json: bool) -> None:
+    """Show one paper: what it offers, what it claims, what to import and what to run."""
+    entry = catalog.paper(slug)
+    if as_json:
+        return click.echo(json.dumps(_plain(entry), indent=1))
+    click.secho(entry.title, bold=True)
+    click.echo(f"{entry.url} · {entry.date} · {entry.area}\n\n{entry.offers}\n\nClaim: {entry.claim}\n")
+    if not entry.available:
+        return click.echo("Status: planned, nothing to import or run yet")
+    click.echo(f"Parts:  from throughline.{entry.module} import {', '.join(entry.parts)}")
+    return click.echo(f"Run:    throughline run {entry.slug}")
+
+
+@main.command()
+@click.argument("papers", nargs=-1)
+@click.option("--scale", type=click.Choice(SCALES), default="laptop", show_default=True)
+@click.option("--seeds", help="How many (5 is 0:5), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]")
+@click.option("--arms", help="Only these arms, separated by commas.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
+@click.option("--data", help="Your own data: a CSV or Parquet file, an image folder, or a registry key.")
+@click.option("--target", help="With tables: the column to predict, by name or index.  [default: the last]")
+@click.option("--size", type=click.IntRange(1), help="With images: their side in pixels (of the sensor, where one is).")
+@click.option("--jobs", type=click.IntRange(1), help="Units at once.  [default: as many as the cores allow]")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each unit.")
+@runs_folder
+@click.option("--resume/--fresh", default=None, help="Go on with a run, or start anew.  [default: resume unfinished]")
+@click.option("--like", type=click.Path(path_type=Path), help="Repeat a stored result (or run.json) exactly.")
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Write curves for TensorBoard too.")
+@click.option("--sink", "sink_names", multiple=True, metavar="MODULE:FUNCTION", help="Send curves to a function too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: Any) -> None:
+    """Run the claims of PAPERS: every arm on every seed, then a verdict and a report."""
+    from throughline.session import Request, repeat, run_claim
+
+    if like is not None:
+        given = [n for n in ("seeds", "arms", "data", "target", "size") if options[n] is not None]
+        if papers or given or options["assignments"]:
+            raise Usage(
+                "--like repeats a stored configuration: give no paper, --seeds, --arms, --set or --data with it"
+            )
+        outcomes = [repeat(like, Request(**options), as_json=as_json)]
+    else:
+        if not papers:
+            raise Usage("no paper given; `throughline list` shows what can be run")
+        outcomes = [run_claim(name, Request(**options), as_json=as_json) for name in _known(papers)]
+    if as_json:
+        click.echo(json.dumps([outcome.summary for outcome in outcomes], indent=1))
+    codes = {outcome.exit_code for outcome in outcomes}
+    sys.exit(INCOMPLETE if INCOMPLETE in codes else max(codes))
+
+
+@main.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option("--compare", nargs=2, metavar="RUN RUN", help="Set two runs of one paper side by side.")
+@click.option("--open/--no-open", "open_it", default=True, show_default=True, help="Open it in the browser.")
+@runs_folder
+def report(name: str | None, compare: tuple[str, str] | None, open_it: bool, out: Path) -> None:
+    """Rebuild the report of RUN (a folder, an id, a paper; by default the newest) and open it."""
+    from throughline.lab.results import load_results
+    from throughline.lab.store import find_run
+    from throughline.report import write_comparison, write_report
+
+    if compare and name:
+        raise Usage("give either one RUN or --compare RUN RUN")
+    if compare:
+        first, second = (load_results(find_run(out, each)) for each in compare)
+        path = write_comparison(first, second, second.run.folder / f"compare-{first.run.id}.html")
+    else:
+        path = write_report(load_results(find_run(out, name)))
+    click.echo(path)
+    if open_it:
+        click.launch(str(path))
+
+
+@main.group()
+def data() -> None:
+    """The data sets that claims download."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """List the registry: key, size, licence, and whether the file is here."""
+    from throughline.data import describe
+
+    for row in describe():
+        click.echo(f"{row.status:8} {row.size / 1e6:7.2f} MB  {row.key:44} {row.licence:16} {row.what}")
+
+
+@data.command()
+@click.argument("keys", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Fetch the whole registry.")
+def fetch(keys: tuple[str, ...], everything: bool) -> None:
+    """Download the files of KEYS (a key or a folder such as tabular/) and check them."""
+    from throughline.data import fetch as get
+
+    if not keys and not everything:
+        raise Usage("give the keys to fetch, or --all; `throughline data list` shows them")
+    for key in _matching(keys):
+        click.echo(get(key))
+
+
+@data.command()
+@click.argument("keys", nargs=-1)
+def verify(keys: tuple[str, ...]) -> None:
+    """Compare files on disk with the registry's checksums."""
+    from throughline.data import verify as check
+
+    statuses = check(_matching(keys))
+    for key, status in statuses.items():
+        click.echo(f"{status:8} {key}")
+    altered = [key for key, status in statuses.items() if status == "altered"]
+    if altered:
+        raise Usage(f"{len(altered)} altered: {', '.join(altered)}; delete them and run `throughline data fetch`")
+
+
+@main.command()
+def doctor() -> None:
+    """Print what a bug report needs: versions, cores, folders, extras."""
+    from importlib.util import find_spec
+
+    from throughline.data import folder
+    from throughline.lab.runner import cores
+    from throughline.lab.store import code_version
+
+    for name, found in code_version().items():
+        click.echo(f"{name:14} {found}")
+    click.echo(f"{'python':14} {sys.version.split()[0]}\n{'cores':14} {cores()}\n{'data':14} {folder()}")
+    for extra, module in (("parquet", "pyarrow"), ("tensorboard", "tensorboard"), ("paper", "torchvision")):
+        there = find_spec(module) is not None
+        click.echo(
+            f'{extra:14} {"installed" if there else f"""missing: pip install "throughline[{extra}]" """}'.rstrip()
+        )
+
+
+def _known(papers: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(catalog.paper(name).slug for name in papers))  # all names are checked before any work
+
+
+def _plain(entry: catalog.Paper) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(entry), "url": entry.url, "status": "available" if entry.available else "planned"}
+
+
+def _matching(keys: tuple[str, ...]) -> list[str]:
+    from throughline.data import entries
+
+    known = [entry.key for entry in entries()]
+    chosen = [k for k in known if not keys or any(k == key or k.startswith(key.rstrip("/") + "/") for key in keys)]
+    unknown = [key for key in keys if not any(k == key or k.startswith(key.rstrip("/") + "/") for k in known)]
+    return chosen + unknown  # an unknown key gets the data layer's own error, with the nearest names

@@ -1,0 +1,77 @@
+"""What a user puts under a claim: a table or an image folder, with a digest of its content."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from throughline.data.download import DataError, resolve, sha256
+from throughline.data.frames import TABLE_FILES
+from throughline.data.tables import Table, read_table
+
+if TYPE_CHECKING:
+    from throughline.data.images import Images
+
+__all__ = ["Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder of data and how to read it; `Source.of` makes one and computes its digest."""
+
+    path: str  # absolute, or a registry key
+    target: str | None = None  # of a table: name or index of the label column, the last by default
+    size: int | None = None  # of images: pixels on a side
+    digest: str = ""  # SHA-256 of the content
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], target: str | None = None, size: int | None = None) -> "Source":
+        """Return the source of a file, a folder or a registry key.
+
+        Raises:
+            DataError: there is none, it is neither a table nor a folder, or ``target`` or ``size`` does not fit it.
+        """
+        place = resolve(path)
+        folder = place.is_dir()
+        if not folder and place.suffix.lower() not in TABLE_FILES:
+            raise DataError(f"{place}: neither a table ({', '.join(TABLE_FILES)}) nor an image folder; give either")
+        if folder and target is not None:
+            raise DataError(
+                f"{place}: a target column ({target!r}) is for tables, and this is an image folder; leave it out"
+            )
+        if not folder and size is not None:
+            raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a table; leave it out")
+        if size is not None and size < 1:
+            raise DataError(f"{place}: an image size must be a positive number of pixels, got {size}")
+        registered = not Path(path).expanduser().exists()
+        name = os.fspath(path) if registered else str(place.resolve())
+        return cls(name, target, size, tree_digest(place) if folder else sha256(place))
+
+    @property
+    def kind(self) -> Literal["table", "images"]:
+        """What it holds: "images" for a folder, "table" for a file or a registry key."""
+        return "images" if Path(self.path).is_dir() else "table"
+
+    def table(self) -> Table:
+        """Read the table; `throughline.data.read_table` says how."""
+        return read_table(self.path, self.target)
+
+    def images(self) -> "Images":
+        """Read the image folder; `throughline.data.image_folder` says how."""
+        from throughline.data.images import image_folder
+
+        return image_folder(self.path, size=self.size)
+
+
+def tree_digest(folder: Path) -> str:
+    """Return the SHA-256 over the ``sha256sum`` lines of all files, hidden ones apart, in byte order of their paths."""
+    lines = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        lines += [Path(parent, name) for name in files if not name.startswith(".")]
+    named = sorted((f"./{file.relative_to(folder).as_posix()}".encode(), file) for file in lines)
+    total = hashlib.sha256()
+    for name, file in named:
+        total.update(sha256(file).encode() + b"  " + name + b"\n")
+    return total.hexdigest()

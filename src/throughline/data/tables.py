@@ -1,0 +1,180 @@
+"""Tables: CSV and Parquet files, registered or the user's own, as numbers and labels."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from throughline.data.download import DataError, resolve
+from throughline.data.frames import read_frame, unquoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Table", "binary", "embedded", "read_table"]
+
+MOST_TEXTS = (
+    1000  # different texts in one column: beyond, it is a name or an id, and one-hot columns would fill the memory
+)
+
+
+class Table(NamedTuple):
+    """Rows of numbers with one label each."""
+
+    name: str
+    x: NDArray[np.float64]  # (n, d), text columns one-hot
+    y: NDArray[Any]  # (n,): integers, floating point, booleans or texts, as in the file
+    columns: tuple[str, ...]  # the d names; "sex=M" for a one-hot column
+    target: str
+
+
+def read_table(
+    path: str | os.PathLike[str], target: str | int | None = None, *, drop: Sequence[str | int] = ()
+) -> Table:
+    """Read a CSV (comma, semicolon or tab) or Parquet file, or a registry key, with a label column.
+
+    The first row of a CSV is its header when its cells are non-empty, different from each other and none of them is a
+    number; otherwise columns are named "0", "1", …. Text columns become one column of zeros and ones for each text, in
+    sorted order. Single quotes around values are stripped. A question mark among numbers is a missing value.
+
+    Args:
+        path: a file, or a key of the registry.
+        target: name or index (also "6" or "-1") of the label column; a name wins. The last column by default.
+        drop: names or indices of columns to leave out.
+
+    Raises:
+        DataError: no such file or column, no rows, one class only, missing or infinite values, or not a table.
+        ThroughlineError: a Parquet file, and pyarrow is not installed.
+    """
+    file = resolve(path)
+    frame = read_frame(file)
+    names = [str(name) for name in frame.columns]
+    goal = _column(file, names, -1 if target is None else target)
+    left = {_column(file, names, name) for name in drop}
+    if goal in left:
+        raise DataError(f"{file}: column {names[goal]!r} is both the target and dropped; choose another target")
+    series = [(name, _clean(frame.iloc[:, i])) for i, name in enumerate(names) if i not in left and i != goal]
+    if not series:
+        raise DataError(f"{file}: no column is left beside the target {names[goal]!r}; give a table with features")
+    labels = _clean(frame.iloc[:, goal])
+    _complete(file, [*series, (names[goal], labels)])
+    y = np.asarray(labels.to_numpy())
+    y = y if y.dtype.kind in "iufb" else y.astype(str)
+    if len(classes := np.unique(y)) < 2:
+        raise DataError(
+            f"{file}: target column {names[goal]!r} holds one class only ({classes[0]}); choose another with target="
+        )
+    blocks = [_numbers(file, name, column) for name, column in series]
+    x = np.concatenate([block for _, block in blocks], axis=1)
+    return Table(file.stem, x, y, tuple(name for block_names, _ in blocks for name in block_names), names[goal])
+
+
+def binary(table: Table, positive: str | float | bool | None = None) -> Table:
+    """Return the table with labels 0 and 1, as int64.
+
+    Args:
+        table: any table of classes.
+        positive: the label that becomes 1, all others 0; by default the rarer of exactly two (the later one in a tie).
+
+    Raises:
+        DataError: other than two classes and no ``positive``, or ``positive`` is not a label.
+
+    >>> binary(embedded("breast_cancer")).y.mean().round(3)
+    np.float64(0.373)
+    """
+    classes, counts = np.unique(table.y, return_counts=True)
+    shown = ", ".join(map(str, classes[:6])) + (", …" if len(classes) > 6 else "")
+    if positive is None:
+        if len(classes) != 2:
+            raise DataError(
+                f"{table.name}: target {table.target!r} has {len(classes)} classes ({shown}), two are wanted; "
+                "name a column with two, or the positive class"
+            )
+        chosen = int(counts[1] <= counts[0])
+    else:
+        found = [i for i, label in enumerate(classes) if _same(label, positive)]
+        if not found:
+            raise DataError(f"{table.name}: positive class {positive!r} is not a label of {table.target!r} ({shown})")
+        chosen = found[0]
+    return table._replace(y=(table.y == classes[chosen]).astype(np.int64))
+
+
+def embedded(name: Literal["breast_cancer", "diabetes", "iris", "wine"]) -> Table:
+    """Return a table that ships inside scikit-learn; diabetes has a number to predict, the others have classes.
+
+    >>> embedded("wine").x.shape
+    (178, 13)
+    """
+    from sklearn import datasets
+
+    known = ("breast_cancer", "diabetes", "iris", "wine")
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+    bunch = getattr(datasets, f"load_{name}")()
+    return Table(name, np.asarray(bunch.data, np.float64), bunch.target, tuple(map(str, bunch.feature_names)), "target")
+
+
+def _column(file: Path, names: list[str], wanted: str | int) -> int:
+    if isinstance(wanted, str) and wanted in names:
+        return names.index(wanted)
+    try:
+        return range(len(names))[int(wanted)]
+    except (ValueError, IndexError):
+        shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+        raise DataError(f"{file}: no column {wanted!r}; its {len(names)} columns are {shown}") from None
+
+
+def _clean(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):  # booleans, too
+        return column
+    texts = column[column.notna()].astype(str).str.strip().map(unquoted)
+    numbers = pd.to_numeric(texts.where(texts != "?"), errors="coerce")
+    if numbers.notna().any() and (numbers.notna() | (texts == "?")).all():
+        return numbers.reindex(column.index)
+    return texts.reindex(column.index)
+
+
+def _complete(file: Path, columns: list[tuple[str, "pd.Series[Any]"]]) -> None:
+    import pandas as pd
+
+    gaps = {}
+    for name, column in columns:
+        bad = column.isna()
+        if pd.api.types.is_float_dtype(column):
+            bad |= np.isinf(column)
+        if count := int(bad.sum()):
+            gaps[name] = f"column {name!r} in {count:,} of {len(column):,} rows"
+    if gaps:
+        shown = ", ".join(list(gaps.values())[:3]) + (f" and {len(gaps) - 3} more columns" if len(gaps) > 3 else "")
+        raise DataError(
+            f"{file}: missing or infinite values: {shown}; fill them in, or leave out those rows or columns"
+        )
+
+
+def _numbers(file: Path, name: str, column: "pd.Series[Any]") -> tuple[list[str], NDArray[np.float64]]:
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        return [name], column.to_numpy(np.float64)[:, None]
+    texts = column.astype(str)
+    if (count := texts.nunique()) > MOST_TEXTS:
+        raise DataError(
+            f"{file}: column {name!r} holds {count:,} different texts, too many for categories "
+            f"(at most {MOST_TEXTS:,}); leave it out of the file, or code it as numbers"
+        )
+    codes = pd.get_dummies(texts, prefix=name, prefix_sep="=", dtype=float)
+    return [str(code) for code in codes.columns], codes.to_numpy(np.float64)
+
+
+def _same(label: object, wanted: object) -> bool:
+    if str(label) == str(wanted):
+        return True
+    try:
+        return float(str(label)) == float(str(wanted))  # 1, 1.0 and "1" are one label
+    except ValueError:
+        return False

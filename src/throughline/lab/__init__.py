@@ -1,0 +1,22 @@
+"""The lab: claims run over paired seeds, and a verdict with an interval."""
+
+from throughline.lab.checks import Beats, Check, Costs, Matches, Outcome, Within
+from throughline.lab.claim import Claim, Log, Quote, find_claim, require
+from throughline.lab.results import Judgement, Results, judge
+
+__all__ = [
+    "Beats",
+    "Check",
+    "Claim",
+    "Costs",
+    "Judgement",
+    "Log",
+    "Matches",
+    "Outcome",
+    "Quote",
+    "Results",
+    "Within",
+    "find_claim",
+    "judge",
+    "require",
+]

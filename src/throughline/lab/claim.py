@@ -1,0 +1,146 @@
+"""What a claim is: arms, checks, scales and one method that runs a single arm on a single seed."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from throughline.catalog import paper
+from throughline.errors import ThroughlineError
+from throughline.lab.checks import Check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from throughline.lab.results import Results
+
+__all__ = ["Claim", "Log", "Quote", "find_claim", "override", "require", "restore"]
+
+
+class Log(Protocol):
+    """How a running unit speaks: curve points, progress, and arrays for the figures."""
+
+    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
+        """Record ``values`` (floats or one-element tensors) at ``step``, the step's position among ``of`` steps."""
+
+    def keep(self, **arrays: Any) -> None:
+        """Store arrays (tensors too) with the unit's result, for `Claim.figures`."""
+
+
+class Quote(NamedTuple):
+    """A number of the paper's own, printed beside ours."""
+
+    what: str
+    value: str
+    where: str
+
+
+class Claim:
+    """A paper's headline claim as an experiment; the first line of the docstring is the claim in one sentence.
+
+    A subclass names its ``paper``, ``arms`` (the baseline first), ``checks`` and ``scales``, and implements `run`. The
+    lab owns everything else: seeds, pairing, processes, checkpoints, timing and statistics.
+    """
+
+    paper: ClassVar[str]
+    arms: ClassVar[tuple[str, ...]]
+    context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
+    checks: ClassVar[tuple[Check, ...]]
+    scales: ClassVar[Mapping[str, Any]]  # a frozen dataclass for each of smoke, laptop and paper
+    accepts: ClassVar[tuple[Literal["table", "images"], ...]] = ()  # the kinds of --data that it can run on
+    quotes: ClassVar[tuple[Quote, ...]] = ()
+    notes: ClassVar[str] = ""
+
+    @classmethod
+    def sentence(cls) -> str:
+        """The claim in one sentence."""
+        return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
+
+    def prepare(self, config: Any) -> None:
+        """Fetch and validate what the units need; called once, before any of them starts."""
+
+    def run(self, arm: str, config: Any, seed: int, log: Log) -> dict[str, float]:
+        """One arm on one seed: every metric by name. The process is seeded with ``seed`` and deterministic."""
+        raise TypeError(f"{type(self).__name__} must implement run")
+
+    def figures(self, results: "Results") -> "dict[str, Figure]":
+        """Pictures a reader would want, by caption, from stored results alone."""
+        return {}
+
+
+def find_claim(slug: str) -> Claim:
+    """The claim of a paper of the catalogue.
+
+    Raises:
+        ThroughlineError: no such paper (with the nearest names), or its claim is not written yet.
+    """
+    entry = paper(slug)
+    if not entry.available:
+        raise ThroughlineError(f"{slug} is in the catalogue but its claim is not written yet; see `throughline list`")
+    module = importlib.import_module(entry.claim_module)
+    own = (value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Claim))
+    return next(value() for value in own if value.__module__ == module.__name__)
+
+
+def override(config: Any, assignments: tuple[str, ...]) -> Any:
+    """``config`` with ``key=value`` texts applied, each checked against its field's type.
+
+    Raises:
+        ThroughlineError: not of the form key=value, no such field, or a value of another type; lists the fields.
+    """
+    types = get_type_hints(type(config))
+    fields = {f.name: types[f.name] for f in dataclasses.fields(config) if f.name != "data"}
+    known = ", ".join(f"{name}: {_type_name(kind)} = {getattr(config, name)!r}" for name, kind in fields.items())
+    changes = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in fields:
+            wrong = f"no field {key!r}" if equals else f"{assignment!r} is not of the form key=value"
+            raise ThroughlineError(f"--set: {wrong}; the fields are {known}")
+        try:
+            changes[key] = TypeAdapter(fields[key]).validate_python(_literal(text))
+        except ValidationError:
+            raise ThroughlineError(
+                f"--set: {key} wants {_type_name(fields[key])}, got {text!r}; the fields are {known}"
+            ) from None
+    return dataclasses.replace(config, **changes)
+
+
+def restore(kind: type, values: Mapping[str, Any]) -> Any:
+    """The config of class ``kind`` that `dataclasses.asdict` turned into ``values``, tuples and nesting included."""
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ThroughlineError(
+            f"the stored config does not fit this version of the claim: {where}: {first['msg']}"
+        ) from None
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import an optional package, or say how to install it.
+
+    >>> require("json", extra="all").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ThroughlineError(f'{module} is not installed; pip install "throughline[{extra}]"') from None
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)

@@ -1,0 +1,106 @@
+"""Pictures that several claims draw: paired dots, curves with bands, one colour per arm.
+
+Figures are built without pyplot (nothing global), on a transparent ground; the report recolours text and lines for
+light and dark.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from throughline.lab.results import Results
+
+__all__ = ["arm_color", "curve_bands", "paired_dots", "subplots"]
+
+BASELINE = "#8a8f98"  # a grey that reads on white and on black
+PALETTE = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6")
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "font.size": 9,
+}
+
+
+def subplots(
+    rows: int = 1, cols: int = 1, size: tuple[float, float] = (6.4, 3.6), **options: Any
+) -> tuple[Figure, Any]:
+    """A transparent figure in the house style and its axes, as `matplotlib.pyplot.subplots` would return them.
+
+    >>> figure, axes = subplots(1, 2)
+    >>> len(axes)
+    2
+    """
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, cols, **options)
+    figure.patch.set_alpha(0)
+    for axis in np.ravel(np.asarray(axes, dtype=object)):
+        axis.patch.set_alpha(0)
+    return figure, axes
+
+
+def arm_color(results: Results, arm: str) -> str:
+    """The colour of an arm in every figure of a claim: grey for the baseline, then the palette in the claim's order."""
+    arms = (*results.claim.arms, *results.claim.context)
+    place = arms.index(arm)
+    return BASELINE if place == 0 else PALETTE[(place - 1) % len(PALETTE)]
+
+
+def paired_dots(
+    results: Results, metric: str, arms: Sequence[str] | None = None, *, label: str | None = None
+) -> Figure:
+    """One dot per arm and seed, a line per seed between the arms, and each arm's mean as a bar."""
+    shown = tuple(arm for arm in (arms or results.arms) if arm in results.arms)
+    figure, axis = subplots(size=(max(4.0, 1.25 * len(shown) + 1.5), 3.4))
+    found = [results.values(metric, arm) for arm in shown]
+    for seed in results.seeds:
+        points = [(place, values[seed]) for place, values in enumerate(found) if seed in values]
+        axis.plot(*zip(*points, strict=True), color=BASELINE, alpha=0.35, linewidth=0.8, zorder=1) if points else None
+    for place, (arm, values) in enumerate(zip(shown, found, strict=True)):
+        numbers = list(values.values())
+        color = arm_color(results, arm)
+        axis.plot([place] * len(numbers), numbers, "o", color=color, markersize=4.5, alpha=0.85, zorder=2)
+        if numbers:
+            axis.hlines(float(np.mean(numbers)), place - 0.22, place + 0.22, color=color, linewidth=2.4, zorder=3)
+    axis.set_xticks(range(len(shown)), [arm.replace("_", " ") for arm in shown], rotation=20 if len(shown) > 4 else 0)
+    axis.set_xlim(-0.5, len(shown) - 0.5)
+    axis.set_ylabel(label or metric.replace("_", " "))
+    return figure
+
+
+def curve_bands(
+    results: Results, name: str, arms: Sequence[str] | None = None, *, label: str | None = None, xlabel: str = "step"
+) -> Figure:
+    """A logged curve per arm: the mean over seeds, and a band from the lowest to the highest seed."""
+    figure, axis = subplots()
+    draw_bands(axis, results, name, arms)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(label or name.replace("_", " "))
+    if axis.lines:
+        axis.legend()
+    return figure
+
+
+def draw_bands(axis: Axes, results: Results, name: str, arms: Sequence[str] | None = None) -> None:
+    """`curve_bands` into axes of the caller's own."""
+    for arm in (a for a in (arms or results.arms) if a in results.arms):
+        curves = results.curve(name, arm)
+        if not curves:
+            continue
+        steps = np.unique(np.concatenate([s for s, _ in curves.values()]))
+        values = np.stack([np.interp(steps, s, v) for s, v in curves.values()])
+        color = arm_color(results, arm)
+        axis.plot(steps, values.mean(0), color=color, label=arm.replace("_", " "))
+        if len(values) > 1:
+            axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)

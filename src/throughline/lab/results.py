@@ -1,0 +1,169 @@
+"""What came out of a run: metrics, curves and arrays by arm and seed, and the verdict over them."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from throughline.lab.checks import Outcome
+from throughline.lab.claim import Claim, find_claim, restore
+from throughline.lab.store import Run, Unit
+
+__all__ = ["Judgement", "Results", "judge", "load_results", "summary"]
+
+MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside the claim's own metrics
+
+
+class Results:
+    """The finished units of a run."""
+
+    def __init__(self, claim: Claim, run: Run, config: Any) -> None:
+        self.claim = claim
+        self.run = run
+        self.config = config
+        self.scale: str = run.manifest["scale"]
+        self.arms: tuple[str, ...] = tuple(a for a in (*claim.arms, *claim.context) if a in run.manifest["arms"])
+        self.seeds: tuple[int, ...] = tuple(sorted(run.manifest["seeds"]))
+        self.records: dict[Unit, dict[str, Any]] = {}
+        self.failed: tuple[Unit, ...] = ()
+        missing = []
+        for unit in run.units:
+            try:
+                record = run.record(unit)
+            except ValueError:
+                record = None
+            if record is None:
+                missing.append(unit)
+            else:
+                self.records[unit] = record
+        self.missing = tuple(missing)
+        self.failed = tuple(unit for unit in missing if run.file(unit, "txt").exists())
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the claim's metrics, in the order in which it returned them."""
+        return tuple(dict.fromkeys(name for record in self.records.values() for name in record["metrics"]))
+
+    def values(self, metric: str, arm: str) -> dict[int, float]:
+        """``metric`` of ``arm`` by seed, over finished seeds; the lab itself measures `seconds` and `peak_mb`."""
+        kind = "measured" if metric in MEASURED else "metrics"
+        found = {}
+        for seed in self.seeds:
+            record = self.records.get(Unit(arm, seed))
+            if record is not None and metric in record[kind]:
+                found[seed] = float(record[kind][metric])
+        return found
+
+    def paired(self, metric: str, arm: str, other: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+        """Seeds that both arms finished, and the two arms' values over them."""
+        ours, theirs = self.values(metric, arm), self.values(metric, other)
+        seeds = tuple(seed for seed in self.seeds if seed in ours and seed in theirs)
+        return seeds, np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """The names of the curves that were logged."""
+        return tuple(dict.fromkeys(name for record in self.records.values() for name in record["curves"]))
+
+    def curve(self, name: str, arm: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Steps and values of one logged curve, by seed."""
+        found = {}
+        for seed in self.seeds:
+            curve = self.records.get(Unit(arm, seed), {}).get("curves", {}).get(name)
+            if curve:
+                found[seed] = (np.array(curve["step"]), np.array(curve["value"]))
+        return found
+
+    def kept(self, arm: str, seed: int) -> dict[str, np.ndarray]:
+        """Arrays that the unit kept; empty when it kept none or has not finished."""
+        return self.run.arrays(Unit(arm, seed)) if Unit(arm, seed) in self.records else {}
+
+
+class Judgement(NamedTuple):
+    """The verdict of a claim, why, and each check's outcome."""
+
+    verdict: str  # held, refuted or not shown; incomplete when a unit is missing; no verdict at smoke scale
+    why: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 held (or a smoke run that went through), 1 refuted or not shown, 3 incomplete."""
+        return {"held": 0, "no verdict": 0, "incomplete": 3}.get(self.verdict, 1)
+
+
+def judge(results: Results) -> Judgement:
+    """Hold the claim's checks against the results."""
+    checks = [check for check in results.claim.checks if set(check.arms) <= set(results.arms)]
+    outcomes = tuple(check.judge(results) for check in checks)
+    needed = {arm for check in results.claim.checks for arm in check.arms}
+    absent = [unit for unit in results.missing if unit.arm in needed]
+    if results.missing:
+        names = ", ".join(unit.name for unit in (absent or results.missing)[:4])
+        more = f" and {len(results.missing) - 4} more" if len(results.missing) > 4 else ""
+        return Judgement("incomplete", f"{len(results.missing)} units have no result ({names}{more})", outcomes)
+    if needed - set(results.arms):
+        left_out = ", ".join(sorted(needed - set(results.arms)))
+        return Judgement("incomplete", f"arms that the checks need were left out: {left_out}", outcomes)
+    if results.scale == "smoke":
+        return Judgement("no verdict", "smoke scale shows that the code runs, and nothing about the claim", outcomes)
+    verdicts = [outcome.verdict for outcome in outcomes]
+    if "refuted" in verdicts:
+        return Judgement("refuted", _count(verdicts, "refuted"), outcomes)
+    if "not shown" in verdicts:
+        return Judgement("not shown", _count(verdicts, "not shown"), outcomes)
+    return Judgement("held", f"every one of {len(verdicts)} checks held", outcomes)
+
+
+def load_results(run: Run) -> Results:
+    """A stored run as results of its claim; its config is rebuilt from the run's manifest."""
+    claim = find_claim(run.paper)
+    config = restore(type(claim.scales[run.manifest["scale"]]), run.manifest["config"])
+    return Results(claim, run, config)
+
+
+def summary(results: Results, judgement: Judgement) -> dict[str, Any]:
+    """Everything a machine wants to know of a run, as plain JSON values."""
+    run = results.run
+    return {
+        "paper": run.paper,
+        "claim": results.claim.sentence(),
+        "run": str(run.folder),
+        "scale": results.scale,
+        "verdict": judgement.verdict,
+        "why": judgement.why,
+        "checks": [_plain(dataclasses.asdict(outcome)) for outcome in judgement.outcomes],
+        "arms": list(results.arms),
+        "context": [arm for arm in results.arms if arm in results.claim.context],
+        "seeds": list(results.seeds),
+        "metrics": {m: _by_arm(results, m) for m in results.metrics},
+        "measured": {m: _by_arm(results, m) for m in MEASURED},
+        "failed": [unit.name for unit in results.failed],
+        "missing": [unit.name for unit in results.missing],
+        "config": run.manifest["config"],
+        "versions": run.manifest["versions"],
+        "host": run.manifest["host"],
+        "command": run.manifest["command"],
+    }
+
+
+def _by_arm(results: Results, metric: str) -> dict[str, list[float | None]]:
+    table: dict[str, list[float | None]] = {}
+    for arm in results.arms:
+        values: Mapping[int, float] = results.values(metric, arm)
+        table[arm] = [_number(values.get(seed)) for seed in results.seeds]
+    return table
+
+
+def _plain(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) if isinstance(value, float) else value for key, value in outcome.items()}
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None  # JSON has no infinity
+
+
+def _count(verdicts: Iterable[str], which: str) -> str:
+    verdicts = list(verdicts)
+    return f"{verdicts.count(which)} of {len(verdicts)} checks: {which}"

@@ -1,0 +1,243 @@
+"""Runs the units of a claim: a spawned process each, several at once, resumed where a run broke off."""
+
+import dataclasses
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from json import dumps
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from throughline.errors import ThroughlineError
+from throughline.lab.claim import Claim
+from throughline.lab.store import Run, Unit, code_version, new_run, write_atomically
+from throughline.lab.unit import Failed, Finished, Progress, run_unit
+
+__all__ = ["Event", "SetAside", "Started", "command_line", "cores", "execute", "open_run", "plan"]
+
+
+class Started(NamedTuple):
+    """A unit's process has been started."""
+
+    unit: Unit
+
+
+class SetAside(NamedTuple):
+    """A stored result was corrupted; it was moved to ``file`` and is computed again."""
+
+    unit: Unit
+    file: Path
+    reason: str
+
+
+Event = Started | Progress | Finished | Failed | SetAside
+Running = dict[Connection, tuple[SpawnProcess, Unit]]
+
+
+def plan(
+    claim: Claim, scale: str, config: Any, arms: tuple[str, ...], seeds: tuple[int, ...], *, threads: int, command: str
+) -> dict[str, Any]:
+    """The manifest of a run: all that its numbers depend on, hashed in ``key``, and the facts around them."""
+    versions = code_version()
+    values = dataclasses.asdict(config)
+    depends = {"paper": claim.paper, "scale": scale, "config": _without_path(values), "threads": threads}
+    return {
+        "paper": claim.paper,
+        "scale": scale,
+        "arms": list(arms),
+        "seeds": list(seeds),
+        "config": values,
+        "threads": threads,
+        "key": sha256(dumps([depends, versions], sort_keys=True).encode()).hexdigest(),
+        "command": command,
+        "versions": versions,
+        "commit": _commit(),
+        "host": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": cores(),
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def open_run(
+    root: Path, manifest: dict[str, Any], *, resume: bool | None = None, warn: Callable[[str], None] = lambda _: None
+) -> tuple[Run, bool]:
+    """The folder to work in, and whether it is an earlier run that goes on.
+
+    ``resume=None`` goes on with the newest unfinished run of the same key, True also widens a finished one (more seeds
+    or arms), False always starts afresh.
+    """
+    if resume is not False:
+        for path in sorted((root / manifest["paper"]).glob("*/run.json"), reverse=True):
+            try:
+                run = Run(path.parent)
+            except ThroughlineError as error:
+                warn(f"{error}; ignored")
+                continue
+            if run.manifest.get("key") == manifest["key"] and (resume or run.unfinished()) and not _busy(run):
+                run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]))
+                return run, True
+        if resume:
+            what = f"no run of this exact configuration of {manifest['paper']} in {root}"
+            raise ThroughlineError(f"nothing to resume: {what}")
+    return new_run(root, manifest), False
+
+
+def execute(claim: Claim, run: Run, *, jobs: int, on_event: Callable[[Event], None] = lambda _: None) -> None:
+    """Run every unit that has no result yet, ``jobs`` at a time; a unit that fails is reported and the others go on."""
+    with _locked(run):
+        waiting = list(_unfinished(run, on_event))
+        threads = int(run.manifest["threads"])
+        context = get_context("spawn")
+        running: Running = {}
+        try:
+            with _environment(threads):
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        unit = waiting.pop(0)
+                        ours, theirs = context.Pipe(duplex=False)
+                        job = (claim, run.folder, unit, threads, theirs)
+                        process = context.Process(target=run_unit, args=job, daemon=True)
+                        with _deaf_to_interrupts():  # Ctrl-C reaches the parent alone, which ends its children
+                            process.start()
+                        theirs.close()
+                        running[ours] = (process, unit)
+                        on_event(Started(unit))
+                    for pipe in wait(list(running)):
+                        assert isinstance(pipe, Connection)
+                        _receive(run, running, pipe, on_event)
+        finally:
+            for process, _ in running.values():
+                process.kill()
+                process.join()
+
+
+def _receive(run: Run, running: Running, pipe: Connection, on_event: Callable[[Event], None]) -> None:
+    process, unit = running[pipe]
+    try:
+        message = pipe.recv()
+    except (EOFError, OSError):  # the process died without a word: killed, out of memory, a crash in native code
+        process.join()
+        reason = f"its process ended with exit code {process.exitcode} and no result"
+        write_atomically(run.file(unit, "txt"), reason + "\n")
+        message = Failed(unit, reason, run.file(unit, "txt"))
+    on_event(message)
+    if isinstance(message, Finished | Failed):
+        process.join()
+        pipe.close()
+        del running[pipe]
+
+
+def _unfinished(run: Run, on_event: Callable[[Event], None]) -> Iterator[Unit]:
+    for unit in run.units:
+        try:
+            record = run.record(unit)
+        except ValueError as error:
+            on_event(SetAside(unit, run.set_aside(unit), str(error)))
+            record = None
+        if record is None:
+            yield unit
+        else:
+            on_event(Finished(unit, record["metrics"], record["measured"]["seconds"]))
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    lock = FileLock(run.folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ThroughlineError(f"{run.folder} is being computed by another process; wait, or use --fresh") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _busy(run: Run) -> bool:
+    try:
+        with _locked(run):
+            return False
+    except ThroughlineError:
+        return True
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Variables that a process reads when it starts, so they are set before it does."""
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    wanted = {**counts, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _without_path(values: dict[str, Any]) -> dict[str, Any]:
+    data = values.get("data")  # the user's data counts by its content, wherever it lies
+    return values if not data else {**values, "data": {k: v for k, v in data.items() if k != "path"}}
+
+
+def _commit() -> str | None:
+    package = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+        inside = subprocess.run(
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() if inside.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines: Iterable[str] = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command_line(arguments: Iterable[str]) -> str:
+    """Arguments as a shell would take them."""
+    return "throughline " + shlex.join(arguments)

@@ -1,0 +1,219 @@
+"""Where results lie: a folder per run, a JSON file (and arrays) per unit, written whole or not at all.
+
+runs/<paper>/<run id>/run.json                 what was asked: config, arms, seeds, versions, host
+                          units/<arm>-<seed>.json  what came out: metrics, curves, times (digest in the last key)
+                          units/<arm>-<seed>.npz   arrays for the figures
+                          units/<arm>-<seed>.txt   the traceback of a unit that failed
+                      units/<arm>-<seed>.log   what it printed
+                          report.html, figures/    what a reader looks at
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import throughline
+from throughline.errors import ThroughlineError
+
+__all__ = ["Run", "Unit", "code_version", "find_run", "new_run", "read_json", "unit_key", "write_atomically"]
+
+
+class Unit(NamedTuple):
+    """One arm on one seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+
+class Run:
+    """A run's folder and what was asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: dict[str, Any] = read_json(folder / "run.json")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def paper(self) -> str:
+        return str(self.manifest["paper"])
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Every unit that was asked for, seed by seed so that pairs complete early."""
+        return tuple(Unit(arm, seed) for seed in self.manifest["seeds"] for arm in self.manifest["arms"])
+
+    def file(self, unit: Unit, suffix: str) -> Path:
+        return self.folder / "units" / f"{unit.name}.{suffix}"
+
+    def record(self, unit: Unit) -> dict[str, Any] | None:
+        """The stored result of ``unit``, or None when there is none; a corrupted one raises ValueError."""
+        path = self.file(unit, "json")
+        if not path.exists():
+            return None
+        try:
+            record = json.loads(path.read_bytes())
+            digest = record.pop("digest")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ValueError(f"{path} is not a result") from None
+        if digest != _digest(record) or record["key"] != unit_key(self.manifest, unit):
+            raise ValueError(f"{path} was altered after it was written")
+        if "arrays" in record and record["arrays"] != _file_digest(self.file(unit, "npz")):
+            raise ValueError(f"{self.file(unit, 'npz')} is missing or was altered after it was written")
+        return dict(record)
+
+    def arrays(self, unit: Unit) -> dict[str, np.ndarray]:
+        """The arrays that ``unit`` kept for the figures."""
+        path = self.file(unit, "npz")
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return {}
+
+    def write(self, unit: Unit, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Store a unit's result: the arrays first, then the JSON that makes it count."""
+        body = {"key": unit_key(self.manifest, unit), "arm": unit.arm, "seed": unit.seed, **record}
+        if arrays:
+            path = self.file(unit, "npz")
+            partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
+            os.replace(partial, path)
+            body["arrays"] = _file_digest(path)
+        write_atomically(self.file(unit, "json"), _dump(body | {"digest": _digest(body)}))
+
+    def set_aside(self, unit: Unit) -> Path:
+        """Move a corrupted result out of the way, keeping it."""
+        path = self.file(unit, "json")
+        aside = path.with_suffix(f".corrupt-{datetime.now(UTC):%Y%m%d%H%M%S%f}")
+        os.replace(path, aside)
+        return aside
+
+    def unfinished(self) -> tuple[Unit, ...]:
+        """The units without a stored result."""
+        return tuple(unit for unit in self.units if not self.file(unit, "json").exists())
+
+    def ask(self, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """Widen what the run was asked for; nothing that it has is dropped."""
+        for key, wanted in (("arms", arms), ("seeds", seeds)):
+            self.manifest[key] = [*self.manifest[key], *(v for v in wanted if v not in self.manifest[key])]
+        write_atomically(self.folder / "run.json", _dump(self.manifest))
+
+
+def new_run(root: Path, manifest: Mapping[str, Any]) -> Run:
+    """A fresh folder under ``root`` for ``manifest``.
+
+    Raises:
+        ThroughlineError: the folder cannot be made or written.
+    """
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{manifest['key'][:6]}"
+    for attempt in range(1000):
+        folder = root / str(manifest["paper"]) / (f"{stamp}-{attempt}" if attempt else stamp)
+        with contextlib.suppress(FileExistsError):
+            try:
+                folder.mkdir(parents=True)
+                (folder / "units").mkdir()
+                write_atomically(folder / "run.json", _dump(manifest))
+            except FileExistsError:
+                if not folder.is_dir():  # something else lies where a folder is wanted
+                    raise ThroughlineError(f"cannot write results to {root}: a file is in the way") from None
+                raise
+            except OSError as error:
+                raise ThroughlineError(
+                    f"cannot write results to {root}: {error.strerror}; choose another folder with --out"
+                ) from None
+            return Run(folder)
+    raise ThroughlineError(f"cannot find a free name for a run under {root}")
+
+
+def find_run(root: Path, name: str | None = None, paper: str | None = None) -> Run:
+    """The run called ``name``: a folder, an id or its beginning, a paper's newest; without a name the newest of all."""
+    if name and (Path(name) / "run.json").is_file():
+        return Run(Path(name))
+    folders = sorted((p.parent for p in root.glob("*/*/run.json")), key=lambda p: (p.name, p.parent.name))
+    if paper:
+        folders = [p for p in folders if p.parent.name == paper]
+    if name:
+        folders = [p for p in folders if p.name.startswith(name) or p.parent.name == name]
+    if not folders:
+        what = f"no run {name!r}" if name else "no run"
+        raise ThroughlineError(f"{what} under {root}; give a run's folder or id, or make one with `throughline run`")
+    return Run(folders[-1])
+
+
+def unit_key(manifest: Mapping[str, Any], unit: Unit) -> str:
+    """What a result depends on, as one hash: claim, config, data, code version (in the run's key), arm and seed."""
+    return _digest([manifest["key"], unit.arm, unit.seed])
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """Versions that the numbers depend on; ``source`` is a hash of the package's own code."""
+    source = hashlib.sha256()
+    package = Path(throughline.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        source.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    found = {"throughline": throughline.__version__, "source": source.hexdigest()[:16]}
+    for name in ("torch", "numpy", "scipy", "scikit-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours, or a clear error."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ThroughlineError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ThroughlineError(f"{path} is not valid JSON; delete the run's folder, or restore the file") from None
+    if not isinstance(value, dict):
+        raise ThroughlineError(f"{path} does not hold a JSON object")
+    return value
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=False) + "\n"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

@@ -1,0 +1,77 @@
+"""The figures that every report has, and figures as SVG that takes the page's colours."""
+
+import io
+import math
+import re
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from throughline.lab.checks import Outcome
+from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
+from throughline.lab.results import Results
+
+__all__ = ["comparison", "effects", "learning_curves", "svg"]
+
+COLORS = {"held": "#2a9d62", "refuted": "#d64545", "not shown": "#c08a1e"}
+
+
+def effects(outcomes: tuple[Outcome, ...]) -> Figure:
+    """A row per check: every seed as a dot, the interval as a bar, and a dashed line where the promise begins."""
+    figure, axes = subplots(len(outcomes), 1, size=(6.4, 0.35 + 1.05 * len(outcomes)), squeeze=False)
+    for axis, outcome in zip(axes[:, 0], outcomes, strict=True):
+        color = COLORS[outcome.verdict]
+        points = np.array([p for p in outcome.points if math.isfinite(p)])
+        spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(points))  # a fixed jitter: same run, same picture
+        axis.plot(points, spread, "o", color=BASELINE, markersize=4, alpha=0.7, zorder=2)
+        if math.isfinite(outcome.low) and math.isfinite(outcome.high):
+            axis.plot([outcome.low, outcome.high], [0, 0], color=color, linewidth=3, solid_capstyle="butt", zorder=3)
+        if math.isfinite(outcome.estimate):
+            axis.plot(outcome.estimate, 0, "D", color=color, markersize=7, zorder=4)
+        for bound in outcome.bounds:
+            axis.axvline(bound, color=BASELINE, linestyle="--", linewidth=1, zorder=1)
+        positive = (*points, *outcome.bounds)
+        if outcome.quantity.count("/") or (min(positive, default=0) > 0 and max(positive) / min(positive) > 1e3):
+            axis.set_xscale("log")
+        axis.set_ylim(-0.6, 0.6)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.set_title(outcome.quantity, loc="left", fontsize=9)
+    return figure
+
+
+def learning_curves(results: Results) -> dict[str, Figure]:
+    """Each logged curve: mean over seeds and a band from the lowest to the highest seed, by name."""
+    long = [n for n in results.curves if any(len(s) > 1 for a in results.arms for s, _ in results.curve(n, a).values())]
+    return {name: curve_bands(results, name) for name in long}
+
+
+def comparison(
+    metric: str, rows: list[tuple[str, dict[int, float], dict[int, float]]], names: tuple[str, str]
+) -> Figure:
+    """Two runs side by side, an arm a row: means with every seed behind them."""
+    figure, axis = subplots(size=(6.4, 0.9 + 0.5 * len(rows)))
+    for place, (_, *runs) in enumerate(rows):
+        for shift, color, name, values in zip((-0.15, 0.15), (BASELINE, PALETTE[1]), names, runs, strict=True):
+            numbers = list(values.values())
+            label = name if place == 0 else None
+            axis.plot(numbers, [place + shift] * len(numbers), "o", color=color, markersize=3.5, alpha=0.5)
+            axis.plot(np.mean(numbers) if numbers else math.nan, place + shift, "D", color=color, label=label)
+    axis.set_yticks(range(len(rows)), [arm.replace("_", " ") for arm, *_ in rows])
+    axis.invert_yaxis()
+    axis.set_xlabel(metric.replace("_", " "))
+    axis.legend(loc="best")
+    return figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """``figure`` as an SVG element: black follows the page's text colour, text stays text, ids carry ``name``."""
+    stream = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|href="#|url\(#)(?!' + re.escape(name) + ")", rf"\g<1>{name}-", text)
+    return re.sub(r"font: ([^;]*?)'DejaVu Sans'[^;\"]*", r"font: \1system-ui, sans-serif", text)

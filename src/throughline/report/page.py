@@ -1,0 +1,142 @@
+"""The report's pages: what is said, in which order; the template says how it looks."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from throughline.catalog import paper
+from throughline.errors import ThroughlineError
+from throughline.lab.checks import Outcome
+from throughline.lab.plots import arm_color
+from throughline.lab.results import MEASURED, Judgement, Results, judge
+from throughline.lab.store import write_atomically
+from throughline.report.figures import comparison, effects, learning_curves, svg
+
+__all__ = ["write_comparison", "write_report"]
+
+
+def write_report(results: Results, judgement: Judgement | None = None) -> Path:
+    """Write ``report.html`` and ``figures/*.svg`` into the run's folder; returns the page's path."""
+    judgement = judgement or judge(results)
+    figures: dict[str, list[tuple[str, Figure]]] = {"effect": [], "own": [], "curves": []}
+    if judgement.outcomes and results.records:
+        figures["effect"].append(("", effects(judgement.outcomes)))
+    if results.records:
+        figures["own"] = list(results.claim.figures(results).items())
+        figures["curves"] = [(name.replace("_", " "), f) for name, f in learning_curves(results).items()]
+    drawn = _draw(results.run.folder / "figures", figures)
+    html = _template("report.html").render(
+        paper=paper(results.run.paper),
+        claim=results.claim,
+        judgement=judgement,
+        results=results,
+        manifest=results.run.manifest,
+        figures=drawn,
+        colors={arm: arm_color(results, arm) for arm in results.arms},
+        means={metric: _means(results, metric) for metric in (*results.metrics, *MEASURED)},
+        every={metric: {arm: results.values(metric, arm) for arm in results.arms} for metric in results.metrics},
+        failures=[(unit.name, _last_line(results.run.file(unit, "txt"))) for unit in results.failed],
+        effect=_effect,
+    )
+    path = results.run.folder / "report.html"
+    write_atomically(path, html)
+    return path
+
+
+def write_comparison(first: Results, second: Results, path: Path) -> Path:
+    """Write one page that sets two runs of the same paper beside each other.
+
+    Raises:
+        ThroughlineError: the runs are of different papers.
+    """
+    if first.run.paper != second.run.paper:
+        raise ThroughlineError(f"cannot compare a run of {first.run.paper} with a run of {second.run.paper}")
+    names = (first.run.id, second.run.id)
+    arms = [arm for arm in first.arms if arm in second.arms]
+    metrics = [metric for metric in first.metrics if metric in second.metrics]
+    drawn = []
+    for metric in metrics:
+        rows = [(arm, first.values(metric, arm), second.values(metric, arm)) for arm in arms]
+        drawn.append((metric, svg(comparison(metric, rows, names), f"compare-{metric}")))
+    configs = (first.run.manifest["config"], second.run.manifest["config"])
+    versions = (first.run.manifest["versions"], second.run.manifest["versions"])
+    html = _template("compare.html").render(
+        paper=paper(first.run.paper),
+        claim=first.claim,
+        names=names,
+        judgements=(judge(first), judge(second)),
+        figures=drawn,
+        means={metric: (_means(first, metric), _means(second, metric)) for metric in metrics},
+        arms=arms,
+        changed=_differences(*configs) + _differences(*versions),
+    )
+    write_atomically(path, html)
+    return path
+
+
+def _draw(folder: Path, groups: Mapping[str, list[tuple[str, Figure]]]) -> dict[str, list[tuple[str, str]]]:
+    folder.mkdir(exist_ok=True)
+    drawn: dict[str, list[tuple[str, str]]] = {}
+    for group, figures in groups.items():
+        drawn[group] = []
+        for number, (caption, figure) in enumerate(figures, 1):
+            name = f"{group}-{number}"
+            drawn[group].append((caption, svg(figure, name)))
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return drawn
+
+
+def _template(name: str) -> Any:
+    environment = Environment(
+        loader=PackageLoader("throughline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["words"] = lambda text: str(text).replace("_", " ")
+    return environment.get_template(name)
+
+
+def number(value: float | None) -> str:
+    """A number as a reader wants it: four significant digits, no noise.
+
+    >>> number(0.93142), number(1.2e-12), number(None), number(12345.6)
+    ('0.9314', '1.2e-12', '–', '12346')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _means(results: Results, metric: str) -> dict[str, tuple[float, float, int]]:
+    table = {}
+    for arm in results.arms:
+        values = np.array(list(results.values(metric, arm).values()))
+        spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        table[arm] = (float(values.mean()) if len(values) else math.nan, spread, len(values))
+    return table
+
+
+def _effect(outcome: Outcome) -> str:
+    interval = f"[{number(outcome.low)}, {number(outcome.high)}]"
+    kind = "range over the seeds" if outcome.confidence == 1 else f"{outcome.confidence:.0%} interval"
+    if not math.isfinite(outcome.low) or not math.isfinite(outcome.high):
+        return f"{number(outcome.estimate)} (no interval from {len(outcome.seeds)} seeds)"
+    return f"{number(outcome.estimate)}, {kind} {interval}, {len(outcome.seeds)} seeds"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    keys = dict.fromkeys((*first, *second))
+    return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]

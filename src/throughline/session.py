@@ -1,0 +1,236 @@
+"""One claim from the words of the command line to a verdict, a report and a summary."""
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from throughline.data import DataError, Source
+from throughline.display import Display
+from throughline.errors import ThroughlineError
+from throughline.lab.claim import Claim, find_claim, override, restore
+from throughline.lab.results import Judgement, Results, judge, summary
+from throughline.lab.runner import command_line, cores, execute, open_run, plan
+from throughline.lab.sinks import find_sink, tensorboard
+from throughline.lab.store import Unit, read_json
+from throughline.report import write_report
+
+__all__ = ["Ended", "Request", "repeat", "run_claim"]
+
+DEFAULT_SEEDS = {"smoke": 2, "laptop": 10, "paper": 5}
+COLORS = {"held": "green", "refuted": "red", "not shown": "yellow"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `throughline run`, as the user gave them."""
+
+    scale: str = "laptop"
+    seeds: str | None = None
+    arms: str | None = None
+    assignments: tuple[str, ...] = ()
+    data: str | None = None
+    target: str | None = None
+    size: int | None = None
+    jobs: int | None = None
+    threads: int = 1
+    out: Path = Path("runs")
+    resume: bool | None = None
+    tensorboard: Path | None = None
+    sink_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: the exit code and everything a machine wants to know."""
+
+    exit_code: int
+    summary: dict[str, Any]
+
+
+def run_claim(slug: str, request: Request, *, as_json: bool = False) -> Ended:
+    """Run one claim as requested, write its report and print its verdict (unless a machine reads along)."""
+    claim = find_claim(slug)
+    config = override(claim.scales[request.scale], request.assignments)
+    source = None
+    if request.data is not None:
+        source = _source(claim, request)
+        config = dataclasses.replace(config, data=source)
+    elif request.target is not None or request.size is not None:
+        raise ThroughlineError("--target and --size describe your own data: give --data with them")
+    arms = _arms(claim, request.arms)
+    seeds = parse_seeds(request.seeds, DEFAULT_SEEDS[request.scale])
+    words = _words(claim, request, arms, seeds)
+    manifest = plan(
+        claim, request.scale, config, arms, seeds, threads=request.threads, command=command_line(["run", *words])
+    )
+    return _work(claim, config, manifest, request, as_json)[0]
+
+
+def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
+    """Repeat the unit, or the whole run, whose JSON lies at ``path``; for a unit, compare the numbers."""
+    stored = read_json(path)
+    missing = [key for key in ("paper", "scale", "config", "threads") if key not in stored]
+    if missing or ("metrics" in stored) == ("arms" in stored):
+        raise ThroughlineError(f"{path} is not a stored result: give a units/*.json or a run.json of a run's folder")
+    claim = find_claim(stored["paper"])
+    if stored["scale"] not in claim.scales:
+        raise ThroughlineError(f"{path}: {claim.paper} has no scale {stored['scale']!r}")
+    config = restore(type(claim.scales[stored["scale"]]), stored["config"])
+    source = getattr(config, "data", None)
+    if source is not None and Source.of(source.path, source.target, source.size).digest != source.digest:
+        raise DataError(f"{source.path}: its content is not what {path} was computed from; restore the file")
+    single = "metrics" in stored
+    arms = (stored["arm"],) if single else tuple(stored["arms"])
+    seeds = (stored["seed"],) if single else tuple(stored["seeds"])
+    command = command_line(["run", "--like", str(path)])
+    manifest = plan(claim, stored["scale"], config, arms, seeds, threads=stored["threads"], command=command)
+    request = dataclasses.replace(request, resume=request.resume or False)
+    ended, results = _work(claim, config, manifest, request, as_json, quiet=single)
+    if not single:
+        return ended
+    record = results.records.get(Unit(arms[0], seeds[0]))
+    if record is None:
+        return ended
+    same = {name: _equal(record["metrics"].get(name), value) for name, value in stored["metrics"].items()}
+    if not as_json:
+        for name, value in stored["metrics"].items():
+            mark = "=" if same[name] else "≠"
+            Console().print(f"{name}: {record['metrics'].get(name)} {mark} {value} (stored)", highlight=False)
+    identical = all(same.values())
+    return Ended(0 if identical else 1, {**ended.summary, "identical": identical})
+
+
+def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
+    """Seeds as the user writes them.
+
+    >>> parse_seeds("3", 10), parse_seeds("10:12", 10), parse_seeds("7,3", 10), parse_seeds(None, 2)
+    ((0, 1, 2), (10, 11), (7, 3), (0, 1))
+    """
+    wrong = f"--seeds wants a count (5), a range (10:20) or a list (3,7) of different numbers from 0, got {text!r}"
+    try:
+        if text is None:
+            seeds = tuple(range(default))
+        elif "," in text:
+            seeds = tuple(int(part) for part in text.split(","))
+        else:
+            first, colon, last = text.partition(":")
+            seeds = tuple(range(int(first), int(last))) if colon else tuple(range(int(first)))
+    except ValueError:
+        raise ThroughlineError(wrong) from None
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ThroughlineError(wrong)
+    return seeds
+
+
+def _work(
+    claim: Claim, config: Any, manifest: dict[str, Any], request: Request, as_json: bool, *, quiet: bool = False
+) -> tuple[Ended, Results]:
+    progress = Console(stderr=True)
+    jobs = _jobs(request, manifest["threads"])
+    sinks = tuple(find_sink(name) for name in request.sink_names)
+    if request.tensorboard is not None:
+        sinks = (*sinks, tensorboard(request.tensorboard))
+    claim.prepare(config)
+    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=progress.print)
+    if resumed:
+        done = len(run.units) - len(run.unfinished())
+        progress.print(f"resuming {run.folder}: {done} of {len(run.units)} units are done", highlight=False)
+    display = Display(claim, run, jobs, progress, sinks)
+    try:
+        with display.showing():
+            execute(claim, run, jobs=jobs, on_event=display)
+    except KeyboardInterrupt:
+        left = len(run.unfinished())
+        message = f"interrupted; {left} of {len(run.units)} units are left, the same command goes on from here"
+        raise InterruptedRun(message) from None
+    results = Results(claim, run, config)
+    judgement = judge(results)
+    page = write_report(results, judgement)
+    if not as_json and not quiet:
+        _print(results, judgement, page)
+    return Ended(judgement.exit_code, {**summary(results, judgement), "report": str(page)}), results
+
+
+class InterruptedRun(ThroughlineError):
+    """The user stopped a run; what it has computed is kept."""
+
+    exit_code = 3
+
+
+def _print(results: Results, judgement: Judgement, page: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    console.print(Text(results.claim.sentence(), style="italic"))
+    console.print(Text(judgement.verdict.upper(), style=f"bold {COLORS.get(judgement.verdict, 'dim')}"), end="")
+    console.print(f": {judgement.why}", markup=False)
+    for outcome in judgement.outcomes:
+        console.print(Text(f"  {outcome.verdict:9} ", style=COLORS[outcome.verdict]), end="")
+        console.print(f"{outcome.sentence}: {outcome.estimate:.4g}; {outcome.reason}", markup=False)
+        if outcome.needed:
+            console.print(f"            a difference of the size seen would need about {outcome.needed} seeds")
+    for unit in results.failed[:5]:
+        console.print(f"  failed    {unit.arm}, seed {unit.seed}: {results.run.file(unit, 'txt')}", markup=False)
+    console.print(f"report: {page}", markup=False)
+
+
+def _jobs(request: Request, threads: int) -> int:
+    available = cores()
+    if threads > available:
+        raise ThroughlineError(f"--threads {threads} is more than the {available} cores of this machine")
+    jobs = request.jobs or available // threads
+    if jobs * threads > available:
+        raise ThroughlineError(
+            f"--jobs {jobs} with --threads {threads} would need {jobs * threads} cores, this machine has {available}"
+        )
+    return jobs
+
+
+def _source(claim: Claim, request: Request) -> Source:
+    if not claim.accepts:
+        raise ThroughlineError(f"--data: {claim.paper} does not run on data of your own")
+    source = Source.of(str(request.data), request.target, request.size)
+    if source.kind not in claim.accepts:
+        wanted = " or ".join({"table": "a table", "images": "an image folder"}[kind] for kind in claim.accepts)
+        raise DataError(f"{source.path}: {claim.paper} wants {wanted}, this is {source.kind}")
+    return source
+
+
+def _arms(claim: Claim, text: str | None) -> tuple[str, ...]:
+    every = (*claim.arms, *claim.context)
+    if text is None:
+        return every
+    chosen = [arm.strip() for arm in text.split(",") if arm.strip()]
+    for arm in chosen:
+        if arm not in every:
+            near = difflib.get_close_matches(arm, every, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"{claim.paper} has {', '.join(every)}"
+            raise ThroughlineError(f"--arms: unknown arm {arm!r}; {hint}")
+    if not chosen:
+        raise ThroughlineError(f"--arms: no arm given; {claim.paper} has {', '.join(every)}")
+    return tuple(arm for arm in every if arm in chosen)
+
+
+def _words(claim: Claim, request: Request, arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[str]:
+    """The command that repeats this run, shortest form first: only what differs from the defaults."""
+    words = [claim.paper, "--scale", request.scale]
+    if request.seeds is not None:
+        consecutive = seeds == tuple(range(seeds[0], seeds[-1] + 1))
+        words += ["--seeds", f"{seeds[0]}:{seeds[-1] + 1}" if consecutive else ",".join(map(str, seeds))]
+    if request.arms is not None:
+        words += ["--arms", ",".join(arms)]
+    for assignment in request.assignments:
+        words += ["--set", assignment]
+    for option in ("data", "target", "size"):
+        if getattr(request, option) is not None:
+            words += [f"--{option}", str(getattr(request, option))]
+    return words + (["--threads", str(request.threads)] if request.threads != 1 else [])
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    return bool(ours == theirs or (isinstance(ours, float) and math.isnan(ours) and math.isnan(theirs)))

@@ -1,0 +1,120 @@
+"""What the contract suite knows of a part: how to call it, what it promises to refuse, and which checks it is left out of."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Generator, Tensor, nn
+
+Arguments = tuple[Any, ...]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Bad:
+    """An input that must be refused: the promised error, a pattern of its message, and what differs from the sample.
+
+    ``Bad(ValueError, r"steepness .* got 0", steepness=0)`` changes an option, ``Bad(TypeError, r"input", x)`` the
+    arguments of the call, and ``Bad(ValueError, r"penalty", do=lambda head: head.merge(other))`` does something else
+    with the part.
+    """
+
+    def __init__(
+        self, error: type[Exception], match: str, *args: Any, do: Callable[[Any], object] | None = None, **options: Any
+    ) -> None:
+        self.error, self.match, self.args, self.do, self.options = error, match, args, do, options
+
+
+@dataclass(frozen=True, repr=False)
+class Part:
+    """One public part under one choice of options.
+
+    Attributes:
+        subject: the public object: a function, an ``nn.Module`` class, a scikit-learn estimator class or a value class.
+        sample: draws the arguments of one call, without batch dimensions; floating point ones in float64.
+        options: keywords of the function, or of the constructor of a class.
+        call: what is computed when it is not ``subject(*arguments)``; a module's instance comes first.
+        prepare: brings a new module into the state that is examined, such as fitting it.
+        variant: tells the rows of one subject apart when the options do not.
+        batched: the positions of the arguments that take leading batch dimensions.
+        constant: the positions of floating point arguments that no gradient is promised for.
+        stretched: the positions of the arguments that `extremes` may scale and tie; all floating point ones by default.
+        edges: further arguments that must give finite values and gradients; "single" replaces the derived one.
+        bad: what must be refused.
+        reference: slow arithmetic from elsewhere, of the same arguments.
+        tolerance: relative and absolute, of results in float32 and bfloat16.
+        backend: of ``torch.compile``; inductor where it costs a few seconds at most.
+        skips: the checks that do not hold, each with its reason; one that would hold fails.
+    """
+
+    subject: Any
+    sample: Callable[[Generator], Arguments]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    call: Callable[..., Any] | None = None
+    prepare: Callable[[Any], object] | None = None
+    variant: str = ""
+    batched: tuple[int, ...] = ()
+    constant: tuple[int, ...] = ()
+    stretched: tuple[int, ...] | None = None
+    edges: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
+    bad: tuple[Bad, ...] = ()
+    reference: Callable[..., Any] | None = None
+    tolerance: tuple[float, float] = (1e-4, 3e-2)
+    backend: str = "aot_eager"
+    skips: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        label = self.variant or ", ".join(f"{k}={_short(v)}" for k, v in self.options.items())
+        return f"{self.subject.__name__}({label})" if label else str(self.subject.__name__)
+
+    @property
+    def is_module(self) -> bool:
+        return inspect.isclass(self.subject) and issubclass(self.subject, nn.Module)
+
+    @property
+    def is_estimator(self) -> bool:
+        return inspect.isclass(self.subject) and issubclass(self.subject, BaseEstimator)
+
+    @property
+    def is_random(self) -> bool:
+        return "generator" in inspect.signature(self.subject).parameters
+
+    def create(self, seed: int = 0, **changes: Any) -> Any:
+        """The function with its options bound, or a new instance as its constructor leaves it."""
+        options = {**self.options, **changes}
+        if self.is_random:
+            options.setdefault("generator", seeded(seed))
+        if self.is_estimator and "random_state" in inspect.signature(self.subject).parameters:
+            options.setdefault("random_state", seed)
+        if self.is_module or self.is_estimator:
+            return self.subject(**options)
+        return partial(self.call or self.subject, **options)
+
+    def build(self, seed: int = 0, **changes: Any) -> Any:
+        """`create`, then `prepare`; modules in float64."""
+        made = self.create(seed, **changes)
+        if self.prepare is not None:
+            self.prepare(made)
+        return made.double() if self.is_module else made
+
+    def run(self, made: Any, *args: Any) -> Any:
+        """The result of one call of what `build` made."""
+        if self.is_estimator:
+            features, target = (a.numpy() if isinstance(a, Tensor) else a for a in args)
+            return torch.from_numpy(made.fit(features, target).decision_function(features))
+        if self.is_module and self.call is not None:
+            return self.call(made, *args)
+        return made(*args)
+
+    def draw(self, seed: int = 0) -> Arguments:
+        return self.sample(seeded(seed))
+
+
+def _short(value: Any) -> str:
+    return getattr(value, "__name__", str(value)).strip("<>").replace(" ", "")

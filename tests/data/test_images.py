@@ -1,0 +1,246 @@
+"""Images: known pixels and counts, archives cut short, and folders with every defect."""
+
+import gzip
+import io
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import throughline.data
+from throughline.data import DataError, digits, image_folder, mnist, omniglot
+
+MNIST = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
+OMNIGLOT = "omniglot/images_background_small1.zip", "omniglot/images_background_small2.zip"
+
+
+def paint(file: Path, color: object = (255, 0, 0), size: tuple[int, int] = (4, 4), mode: str = "RGB") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(file)
+    return file
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    data = digits()
+    np.testing.assert_array_equal(data.images[:, 0].numpy() * 16, load_digits().images)
+    np.testing.assert_array_equal(data.labels, load_digits().target)
+    assert data.images.dtype == torch.float32
+    assert data.labels.dtype == torch.int64
+    assert data.classes == tuple("0123456789")
+    data.images.zero_()
+    assert digits().images.any()  # nothing is shared between calls
+
+
+def test_mnist() -> None:
+    data = mnist()
+    assert data.images.shape == (10_000, 1, 28, 28)
+    assert data.images.dtype == torch.float32
+    assert data.images.min() == 0
+    assert data.images.max() == 1
+    assert data.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # the well-known first digits
+    assert torch.bincount(data.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_omniglot() -> None:
+    data = omniglot()
+    assert data.images.shape == (4840, 1, 105, 105)
+    assert data.images.dtype == torch.float32
+    assert ((data.images == 0) | (data.images == 1)).all()
+    assert 0.02 < data.images.mean() < 0.2  # ink is rare
+    assert len(data.classes) == len(set(data.classes)) == 242
+    assert list(data.classes) == sorted(data.classes)
+    assert data.classes[0] == "Balinese/character01"
+    table = torch.zeros(242, 20)
+    table[data.labels, data.drawers] += 1
+    assert (table == 1).all()
+
+
+def idx(values: np.ndarray) -> bytes:
+    header = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape)
+    return gzip.compress(header + values.astype(np.uint8).tobytes())
+
+
+def test_idx_files_are_read_to_the_last_byte(register) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 2))
+    register(MNIST[0], idx(pixels))
+    register(MNIST[1], idx(np.arange(5)))
+    np.testing.assert_allclose(mnist().images[:, 0], pixels / 255, rtol=1e-6)
+    assert mnist().labels.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("defect", ["cut", "short", "magic", "not gzip", "empty"])
+def test_a_broken_idx_file_is_named(register, mirror: Path, defect: str) -> None:
+    whole = idx(np.random.default_rng(0).integers(0, 256, (50, 9, 9)))
+    content = {
+        "cut": whole[:-100],
+        "short": gzip.compress(gzip.decompress(whole)[:-1]),
+        "magic": gzip.compress(b"\0\0\x08\x01" + gzip.decompress(whole)[4:]),
+        "not gzip": b"<html>",
+        "empty": b"",
+    }[defect]
+    register(MNIST[0], content)
+    register(MNIST[1], idx(np.arange(50)))
+    with pytest.raises(DataError, match="truncated or not the archive it should be") as caught:
+        mnist()
+    assert str(caught.value).startswith(str(mirror / MNIST[0]))
+
+
+def drawings(alphabets: dict[str, int], count: int = 20) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for alphabet, characters in alphabets.items():
+            for character in range(1, characters + 1):
+                for drawer in reversed(range(count)):
+                    picture = io.BytesIO()
+                    image = Image.new("1", (105, 105), 1)
+                    image.putpixel((drawer, character), 0)
+                    image.save(picture, "png")
+                    archive.writestr(
+                        f"set/{alphabet}/character{character:02}/0001_{drawer + 1:02}.png", picture.getvalue()
+                    )
+    return stream.getvalue()
+
+
+def test_omniglot_drawings_get_their_places(register) -> None:
+    register(OMNIGLOT[0], drawings({"Greek": 2}))
+    register(OMNIGLOT[1], drawings({"Greek": 2, "Aramaic": 1}))
+    data = omniglot()
+    assert data.classes == ("Aramaic/character01", "Greek/character01", "Greek/character02")
+    assert data.images.sum() == len(data.images) == 60
+    for image, label, drawer in zip(data.images, data.labels, data.drawers, strict=True):
+        row = 2 if label == 2 else 1
+        assert image[0, row, drawer] == 1  # the pixel that the drawing has in ink
+
+
+@pytest.mark.parametrize("defect", ["cut", "a drawing missing", "nothing in it"])
+def test_a_broken_omniglot_archive_is_named(register, mirror: Path, defect: str) -> None:
+    whole = drawings({"Greek": 1})
+    content = {"cut": whole[:-300], "a drawing missing": drawings({"Greek": 1}, 19), "nothing in it": drawings({})}[
+        defect
+    ]
+    register(OMNIGLOT[0], content)
+    register(OMNIGLOT[1], whole)
+    with pytest.raises(DataError, match="truncated or not the archive it should be") as caught:
+        omniglot()
+    assert str(caught.value).startswith(str(mirror / OMNIGLOT[0]))
+
+
+def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    for name, color in (("c10/b.png", 10), ("c2/img10.PNG", 30), ("c2/img2.jpg", 20), ("C3/a.bmp", 40)):
+        paint(tmp_path / name, (color,) * 3)
+    for ignored in (".cache/x.png", "c2/notes.txt", "c2/.hidden.png"):
+        (tmp_path / ignored).parent.mkdir(exist_ok=True)
+        (tmp_path / ignored).write_text("no image")
+    (tmp_path / "readme.md").write_text("no class")
+    data = image_folder(tmp_path)
+    assert data.classes == ("c2", "C3", "c10")
+    assert data.labels.tolist() == [0, 0, 1, 2]
+    assert (data.images[:, 0, 0, 0] * 255).round().int().tolist() == [20, 30, 40, 10]
+    assert data.images.shape == (4, 3, 4, 4)
+    assert data.images.dtype == torch.float32
+    assert data.images.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("RGB", (255, 51, 0), (1, 0.2, 0)),
+        ("L", 51, (0.2, 0.2, 0.2)),
+        ("1", 1, (1, 1, 1)),
+        ("P", 0, (0, 0, 0)),
+        ("RGBA", (255, 51, 0, 255), (1, 0.2, 0)),
+        ("LA", (51, 255), (0.2, 0.2, 0.2)),
+        ("I;16", 51 * 257, (0.2, 0.2, 0.2)),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: object, expected: tuple[float, ...]) -> None:
+    paint(tmp_path / "a" / "1.png", color, mode=mode)
+    paint(tmp_path / "b" / "1.png")
+    torch.testing.assert_close(image_folder(tmp_path).images[0, :, 2, 2], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_size_cuts_the_centre_and_resizes(tmp_path: Path) -> None:
+    stripes = np.zeros((8, 16, 3), np.uint8)
+    stripes[:, 2:14] = 255  # the centred square is white
+    (tmp_path / "a").mkdir()
+    Image.fromarray(stripes).save(tmp_path / "a" / "1.png")
+    paint(tmp_path / "b" / "1.png", (0, 0, 0), (3, 5))
+    data = image_folder(tmp_path, size=4)
+    assert data.images.shape == (2, 3, 4, 4)
+    assert (data.images[0] == 1).all()
+    assert (data.images[1] == 0).all()
+    wide = image_folder(tmp_path, size=(2, 4)).images
+    assert wide.shape == (2, 3, 2, 4)
+    assert (wide[0, 0, :, 0] < wide[0, 0, :, 1]).all()  # the black ends are in it
+
+
+def test_photographs_stand_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (6, 2)).save(tmp_path / "a" / "1.jpg", exif=exif)
+    paint(tmp_path / "b" / "1.png", size=(2, 6))
+    assert image_folder(tmp_path).images.shape == (2, 3, 6, 2)
+
+
+def test_a_folder_without_two_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none: no such folder; an image folder holds one folder"):
+        image_folder(tmp_path / "none")
+    with pytest.raises(DataError, match="no class folders in it; put the images of each class"):
+        image_folder(tmp_path)
+    paint(tmp_path / "only" / "1.png")
+    with pytest.raises(DataError, match=r"one class only \(only\)"):
+        image_folder(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    paint(tmp_path / "a" / "1.png")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match=r"an empty class folder, no images .* add some or remove it") as caught:
+        image_folder(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'b'}: ")
+    paint(tmp_path / "b" / "deeper" / "1.png")
+    with pytest.raises(DataError, match=r"it holds folders: is it the one to give\?"):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("defect", ["text", "empty", "cut", "floating point"])
+def test_an_unreadable_image_is_named(tmp_path: Path, defect: str) -> None:
+    paint(tmp_path / "a" / "1.png")
+    file = tmp_path / "b" / ("1.tif" if defect == "floating point" else "1.png")
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(noise, "png")
+    paint(file, 0.5, mode="F") if defect == "floating point" else paint(file)
+    if defect != "floating point":
+        file.write_bytes({"text": b"not an image", "empty": b"", "cut": noise.getvalue()[:5000]}[defect])
+    with pytest.raises(DataError, match=r"not a readable image \(.*\); replace or remove it") as caught:
+        image_folder(tmp_path)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_different_sizes_need_a_size(tmp_path: Path) -> None:
+    paint(tmp_path / "a" / "1.png")
+    paint(tmp_path / "b" / "1.png", size=(7, 5))
+    with pytest.raises(
+        DataError, match=r"1\.png: 5 × 7 pixels, the images before it have 4 × 4; bring them to one size"
+    ):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -1, (3, 0), (1, 2, 3)])
+def test_a_bad_size_is_named(tmp_path: Path, size) -> None:
+    with pytest.raises(ValueError, match="size must be a positive number of pixels or"):
+        image_folder(tmp_path, size=size)
+
+
+def test_unknown_names_of_the_package() -> None:
+    with pytest.raises(AttributeError, match=r"module 'throughline\.data' has no attribute 'imagenet'"):
+        throughline.data.imagenet  # noqa: B018
+    assert "mnist" in dir(throughline.data)
+    for name in throughline.data.__all__:
+        assert getattr(throughline.data, name)

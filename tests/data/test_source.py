@@ -1,0 +1,83 @@
+"""Sources: what they resolve to, and a digest that follows the content and nothing else."""
+
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from throughline.data import DataError, Source
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "my.csv").write_text("a,label\n1,0\n2,1\n")
+    return tmp_path / "my.csv"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / name / "1.png")
+    return tmp_path / "pictures"
+
+
+def test_a_table(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(table.parent)
+    source = Source.of("my.csv", "a")
+    assert source == Source(str(table.resolve()), "a", None, source.digest)
+    assert source.kind == "table"
+    assert source.table().target == "a"
+    assert source.digest == subprocess.run(["sha256sum", table], capture_output=True, text=True).stdout.split()[0]
+    assert pickle.loads(pickle.dumps(source)) == source
+
+
+def test_an_image_folder(folder: Path) -> None:
+    source = Source.of(folder, size=3)
+    assert source.kind == "images"
+    assert source.images().images.shape == (2, 3, 3, 3)
+    assert Source.of(str(folder)).images().images.shape == (2, 3, 5, 5)
+
+
+def test_a_registry_key(register, mirror: Path) -> None:
+    entry = register("sets/one.csv", b"a,label\n1,0\n2,1\n")
+    source = Source.of("sets/one.csv")
+    assert source == Source("sets/one.csv", None, None, entry.sha256)
+    assert source.kind == "table"
+    assert source.table().y.tolist() == [0, 1]
+
+
+def test_the_digest_of_a_folder_is_that_of_its_checksum_lines(folder: Path) -> None:
+    lines = "find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    expected = subprocess.run(lines, shell=True, cwd=folder, capture_output=True, text=True).stdout.split()[0]
+    assert Source.of(folder).digest == expected
+
+
+def test_the_digest_follows_names_and_content(folder: Path) -> None:
+    before = Source.of(folder).digest
+    shutil.copytree(folder, folder.parent / "copy")
+    (folder.parent / "copy" / ".DS_Store").write_text("hidden files do not count")
+    assert Source.of(folder.parent / "copy").digest == before
+    (folder / "a" / "1.png").rename(folder / "a" / "2.png")
+    assert Source.of(folder).digest != before
+    (folder / "a" / "2.png").rename(folder / "a" / "1.png")
+    Image.new("RGB", (5, 5), (0, 0, 9)).save(folder / "a" / "1.png")
+    assert Source.of(folder).digest != before
+
+
+def test_what_does_not_fit_is_refused(table: Path, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.csv: no such file, folder or registry key"):
+        Source.of(table.parent / "nothing.csv")
+    with pytest.raises(DataError, match=r"did you mean tabular/sonar\.csv"):
+        Source.of("tabular/sonarr.csv")
+    with pytest.raises(DataError, match=r"1\.png: neither a table .* nor an image folder"):
+        Source.of(folder / "a" / "1.png")
+    with pytest.raises(DataError, match=r"a target column \('a'\) is for tables"):
+        Source.of(folder, "a")
+    with pytest.raises(DataError, match=r"an image size \(3\) is for image folders"):
+        Source.of(table, size=3)
+    with pytest.raises(DataError, match="an image size must be a positive number of pixels, got 0"):
+        Source.of(folder, size=0)

@@ -1,0 +1,247 @@
+"""Tables against values written down by hand and scikit-learn's encoder; then every defect that a file can have."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.preprocessing import OneHotEncoder
+
+from throughline.data import DataError, binary, embedded, read_table
+from throughline.errors import ThroughlineError
+
+
+def write(folder: Path, text: str, name: str = "my.csv") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_a_header_is_found_and_the_last_column_is_the_label(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "age,sex,ill\n1,f,no\n2.5,m,yes\n3,f,no\n"))
+    assert table.name == "my"
+    assert table.target == "ill"
+    assert table.columns == ("age", "sex=f", "sex=m")
+    np.testing.assert_array_equal(table.x, [[1, 1, 0], [2.5, 0, 1], [3, 1, 0]])
+    assert table.x.dtype == np.float64
+    assert table.y.tolist() == ["no", "yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "first", ["1,2,3", "a,a,b", "a,,b", "'1',x,y"], ids=["numbers", "repeated", "an empty cell", "a quoted number"]
+)
+def test_a_first_row_that_is_no_header_is_data(tmp_path: Path, first: str) -> None:
+    file = write(tmp_path, f"{first}\na,b,c\na,b,c\n")
+    if ",," in first:
+        with pytest.raises(DataError, match=r"column '1' in 1 of 3 rows"):
+            read_table(file)
+    else:
+        table = read_table(file)
+        assert len(table.y) == 3
+        assert table.target == "2"
+
+
+def test_a_name_over_numbers_is_not_taken_for_a_value(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"my\.csv: 'label' stands over numbers like a name, but the first row is no hea"
+    ):
+        read_table(write(tmp_path, "2019,2020,label\n1,2,0\n2,3,1\n4,4,0\n"))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_blank_lines_byte_order_mark_and_spaces(tmp_path: Path, separator: str) -> None:
+    text = "\ufeff\na, b ,label\n\n1, x y,0\n2,x y ,1\n".replace(",", separator)
+    table = read_table(write(tmp_path, text))
+    assert table.columns == ("a", "b=x y")
+    assert table.y.tolist() == [0, 1]
+
+
+def test_a_header_of_several_lines_and_blank_lines_above(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, '\n  \n"a\n(cm)",label\n1,0\n2,1\n'))
+    assert table.columns == ("a\n(cm)",)
+    assert table.x.tolist() == [[1], [2]]
+
+
+def test_quotes_are_stripped(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "'a',\"b\",label\n'1',\"x, y\",'-1'\n'2',z,'1'\n"))
+    assert table.columns == ("a", "b=x, y", "b=z")
+    assert table.x[:, 0].tolist() == [1, 2]
+    assert table.y.tolist() == [-1, 1]
+    assert table.y.dtype.kind == "i"
+
+
+@pytest.mark.parametrize(("target", "found"), [("b", "b"), ("1", "b"), (1, "b"), ("-3", "a"), (-1, "c"), (None, "c")])
+def test_targets_by_name_and_index(tmp_path: Path, target: str | int | None, found: str) -> None:
+    table = read_table(write(tmp_path, "a,b,c\n1,2,3\n4,5,6\n"), target)
+    assert table.target == found
+    assert table.y.tolist() == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}[found]
+    assert found not in table.columns
+
+
+def test_a_name_wins_over_an_index(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pd.DataFrame({"1": [0, 1], "x": [5, 6], "0": [7, 8]}).to_parquet(file)
+    assert read_table(file, "0").y.tolist() == [7, 8]
+    assert read_table(file, 0).y.tolist() == [0, 1]
+
+
+def test_dropped_columns_keep_the_names_of_the_others(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "1,2,3,0\n4,5,6,1\n"), drop=("0", -2))
+    assert table.columns == ("1",)
+    assert table.x.tolist() == [[2], [5]]
+    with pytest.raises(DataError, match="column '3' is both the target and dropped"):
+        read_table(tmp_path / "my.csv", drop=[3])
+
+
+def test_one_hot_agrees_with_scikit_learn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.choice(list("zyxabc"), (200, 2))
+    frame = pd.DataFrame({"u": texts[:, 0], "v": texts[:, 1], "label": rng.integers(0, 2, 200)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    expected = OneHotEncoder(sparse_output=False).fit_transform(frame[["u", "v"]])
+    for name in ("t.csv", "t.parquet"):
+        table = read_table(tmp_path / name)
+        np.testing.assert_array_equal(table.x, expected)
+        assert table.columns[:3] == ("u=a", "u=b", "u=c")
+        np.testing.assert_array_equal(table.y, frame["label"])
+
+
+def test_parquet_types(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "flag": [True, False],
+            "kind": pd.Categorical(["q", "p"]),
+            "count": pd.array([1, 2], dtype="Int64"),
+            "small": np.array([0.5, 1.5], np.float32),
+            "label": [False, True],
+        }
+    )
+    frame.to_parquet(tmp_path / "t.pq")
+    table = read_table(tmp_path / "t.pq")
+    assert table.columns == ("flag", "kind=p", "kind=q", "count", "small")
+    assert table.x.tolist() == [[1, 0, 1, 1, 0.5], [0, 1, 0, 2, 1.5]]
+    assert binary(table, positive=True).y.tolist() == [0, 1]
+    assert read_table(tmp_path / "t.pq", "count").y.dtype == np.int64
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "", "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "fastparquet", None)
+    with pytest.raises(ThroughlineError, match=r't\.parquet: .*pip install "throughline\[parquet\]"'):
+        read_table(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("\n \n", "the file is empty"),
+        (",,\n,\n", "the file is empty"),
+        ("a,b\n", "a header and no rows"),
+        ("a,b\n1,2\n3,2\n", r"target column 'b' holds one class only \(2\); choose another with target="),
+        ("a,b\n1,2\n,1\n", "missing or infinite values: column 'a' in 1 of 2 rows; fill them in"),
+        ("a,b\n1,2\nNA,1\nnan,3\n", "column 'a' in 2 of 3 rows"),
+        ("a,b\n1,2\n?,1\n", "column 'a' in 1 of 2 rows"),
+        ("a,b\n1,2\n2,?\n", "column 'b' in 1 of 2 rows"),
+        ("a,b\n1,2\n-inf,1\n", "column 'a' in 1 of 2 rows"),
+        ("a,b\nx,2\n,1\n", "column 'a' in 1 of 2 rows"),
+        ("a,b,c,d,e\n1,,,,\n,2,3,4,5\n", "column 'c' in 1 of 2 rows and 2 more columns; fill"),
+        ("a\n1\n2\n", "no column is left beside the target 'a'"),
+        ("\n\n1,2\n1,2,3\n", r"cannot be read as a table \(.*line 4.*\); mend or replace"),
+        ("a,b\n1,2\n1,2,3\n", r"cannot be read as a table \(.*line 3.*\); mend or replace"),
+        ("a,b\n1,2,3\n1,2,3\n", "2 names in the header and 3 cells in a row"),
+        ('a,b\n1,"2\n', "cannot be read as a table"),
+    ],
+)
+def test_a_bad_csv_is_named_with_its_cure(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_table(write(tmp_path, text))
+    assert str(caught.value).startswith(f"{tmp_path / 'my.csv'}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["label", "3", "-4", 3])
+def test_no_such_column(tmp_path: Path, target: str | int) -> None:
+    file = write(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
+    for use in ({"target": target}, {"drop": [target]}):
+        with pytest.raises(DataError, match=rf"my\.csv: no column {target!r}; its 3 columns are a, b, c$"):
+            read_table(file, **use)
+
+
+def test_other_files_are_not_tables(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes(b"a,b\n\xe9,1\nb,2\n")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(DataError, match=r"latin\.csv: not UTF-8 text .* save it as UTF-8"):
+        read_table(tmp_path / "latin.csv")
+    with pytest.raises(DataError, match=r"bad\.parquet: cannot be read as a table"):
+        read_table(tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"my\.doc: not a table; its name must end in \.csv"):
+        read_table(write(tmp_path, "", "my.doc"))
+    with pytest.raises(DataError, match="a folder, where a table is wanted"):
+        read_table(tmp_path)
+    with pytest.raises(DataError, match=r"none\.csv: no such file, folder or registry key"):
+        read_table(tmp_path / "none.csv")
+
+
+def test_a_column_of_names_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"person {i},{i % 2}\n" for i in range(1001))
+    with pytest.raises(DataError, match="column 'name' holds 1,001 different texts, too many for categories"):
+        read_table(write(tmp_path, "name,label\n" + rows))
+
+
+def test_binary_labels(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "x,y\n" + "1,3\n2,7\n" * 2 + "3,3\n"))
+    assert binary(table).y.tolist() == [0, 1, 0, 1, 0]
+    assert binary(table).y.dtype == np.int64
+    for three in (3, 3.0, "3", "3.0"):
+        assert binary(table, three).y.tolist() == [1, 0, 1, 0, 1]
+    assert binary(table._replace(y=np.array(["b", "a", "a", "b"]))).y.tolist() == [1, 0, 0, 1]
+    for wrong in (5, "x"):
+        with pytest.raises(DataError, match=rf"my: positive class {wrong!r} is not a label of 'y' \(3, 7\)"):
+            binary(table, wrong)
+    with pytest.raises(DataError, match=r"my: target 'y' has 3 classes \(1, 2, 3\), two are wanted"):
+        binary(table._replace(y=np.array([1, 2, 3])))
+    assert binary(table._replace(y=np.array([1, 2, 3])), 2).y.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "drop", "positive", "shape", "positives"),
+    [
+        ("oil-spill", None, (0,), 1, (937, 48), 41),
+        ("phoneme", None, (), 1, (5404, 5), 1586),
+        ("haberman", None, (), 2, (306, 3), 81),
+        ("pima-indians-diabetes", None, (), 1, (768, 8), 268),
+        ("german", None, (), 2, (1000, 61), 300),
+        ("ecoli", None, (), "imU", (336, 7), 35),
+        ("glass", None, (), 7, (214, 9), 29),
+        ("ionosphere", None, (), "b", (351, 34), 126),
+        ("mammography", "6", (), "1", (11183, 6), 260),
+        ("sonar", None, (), "M", (208, 60), 111),
+        ("banknote_authentication", "-1", (), None, (1372, 4), 610),
+        ("adult-train", None, (), ">50K", (32561, 108), 7841),
+    ],
+)
+def test_registered_tables(
+    key: str, target: str | None, drop, positive, shape: tuple[int, int], positives: int
+) -> None:
+    table = binary(read_table(f"tabular/{key}.csv", target, drop=drop), positive)
+    assert table.name == key
+    assert table.x.shape == shape == (len(table.y), len(table.columns))
+    assert table.y.sum() == positives  # the class sizes that the UCI descriptions state
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("iris", (150, 4), 3), ("wine", (178, 13), 3), ("breast_cancer", (569, 30), 2), ("diabetes", (442, 10), 214)],
+)
+def test_embedded_tables(name, shape: tuple[int, int], classes: int) -> None:
+    table = embedded(name)
+    assert table.x.shape == shape == (len(table.y), len(table.columns))
+    assert len(np.unique(table.y)) == classes
+
+
+def test_an_unknown_embedded_table() -> None:
+    with pytest.raises(ValueError, match="name must be one of breast_cancer, diabetes, iris, wine, got 'boston'"):
+        embedded("boston")
