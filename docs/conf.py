@@ -1,8 +1,12 @@
 """Configuration of the documentation; `make docs` builds it with warnings as errors."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import numpy.typing
+from sphinx.util.typing import stringify_annotation
 
 import throughline
 
@@ -40,10 +44,12 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+add_module_names = False
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
+    "subsection_order": [f"examples/{area}" for area in ("sensing", "discrete", "continual", "core")],
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("throughline",),
     "filename_pattern": r"plot_",
@@ -63,7 +69,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "logo": {"text": "Throughline"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "show_prev_next": False,
@@ -79,5 +85,21 @@ def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: 
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+def name_array_types(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write the aliases of numpy.typing, which a signature holds spelt out over several lines, by their names."""
+    return tuple(
+        text and re.sub(NDARRAY, r"NDArray[\1]", text.replace(ARRAY_LIKE, "ArrayLike")) for text in (signature, returns)
+    )
+
+
+ARRAY_LIKE = stringify_annotation(numpy.typing.ArrayLike, "smart")
+NDARRAY = (
+    r"~?(?:numpy\.)?ndarray\[~?(?:builtins\.)?tuple\[~?(?:typing\.)?Any, \.\.\.\], ~?(?:numpy\.)?dtype\[([^\[\]]+)\]\]"
+)
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", skip_what_scikit_learn_adds)
+    app.connect("autodoc-process-signature", name_array_types)

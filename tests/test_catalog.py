@@ -46,7 +46,7 @@ def test_papers_stand_grouped_by_area_in_the_order_of_the_areas() -> None:
 
 
 def test_status_is_derived_from_the_claim_modules() -> None:
-    claims = {path.stem for path in (PACKAGE / "claims").glob("*.py")} - {"__init__"}
+    claims = {path.stem for path in (PACKAGE / "claims").glob("[!_]*.py")}
     assert {entry.claim_module.rpartition(".")[2] for entry in papers() if entry.available} == claims
     assert "status" not in (PACKAGE / "papers.toml").read_text(encoding="utf-8")
 

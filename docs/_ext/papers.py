@@ -6,6 +6,7 @@ Status, parts and results are read from the files of the project each time, so t
 import ast
 import json
 import re
+import shutil
 import statistics
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 
 import throughline
 from throughline.catalog import Paper, areas, papers, public_names
+from throughline.lab.claim import Claim, find_claim
 
 PACKAGE = Path(throughline.__file__).parent
 DOCS = Path(__file__).parents[1]
@@ -25,6 +27,7 @@ BADGES = {"held": "success", "refuted": "danger", "not shown": "warning", "incom
 def setup(app: Any) -> dict[str, bool]:
     """Write the pages before Sphinx reads any (an extension's entry point)."""
     app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir)), priority=100)
+    app.connect("builder-inited", lambda app: drop_stale_gallery(Path(app.srcdir)), priority=100)
     return {"parallel_read_safe": True}
 
 
@@ -47,6 +50,14 @@ def write_pages(docs: Path) -> list[Path]:
     return list(pages)
 
 
+def drop_stale_gallery(docs: Path) -> None:
+    """Let the gallery be made afresh when a script is gone, whose page would lie outside of every toctree."""
+    made = {page.relative_to(docs / "gallery").with_suffix(".py") for page in (docs / "gallery").rglob("plot_*.rst")}
+    if not all((docs / "examples" / script).exists() for script in made):
+        shutil.rmtree(docs / "gallery")
+        (docs / "sg_execution_times.rst").unlink(missing_ok=True)
+
+
 def paper_page(entry: Paper, docs: Path) -> str:
     """The page of one paper."""
     results = _results(entry, docs)
@@ -62,13 +73,18 @@ def paper_page(entry: Paper, docs: Path) -> str:
     if (docs / "usage" / f"{entry.slug}.md").exists():
         sections.append(_fence("include", f"../../usage/{entry.slug}.md"))
     sections += ["## Does it hold?", f"> {entry.claim}", *_verdict(entry, results, docs)]
+    if entry.available:
+        sections += _experiment(find_claim(entry.slug))
     modules = [module for module, owner in owners().items() if owner == entry.slug]
     if scripts := [s for s in (docs / "examples").rglob("plot_*.py") if _imports(s) & {_full(m) for m in modules}]:
         listed = " ".join(path.relative_to(docs).as_posix() for path in sorted(scripts))
         sections += ["## Examples", f"```{{eval-rst}}\n.. minigallery:: {listed}\n```"]
     sections.append("## Reference")
     for module in modules:
-        sections += [f"### {_full(module)}", _automodule(module)]
+        names = ", ".join(public_names(_source(module)))
+        line = f"from {_full(module)} import {names}"
+        line = line if len(line) <= 88 else f"from {_full(module)} import (\n    {names},\n)".replace(", ", ",\n    ")
+        sections += [f"### {module}", f"```python\n{line}\n```", _automodule(module)]
     shared = [m for m in _closure(entry) if m not in modules]
     if shared:
         links = ", ".join(f"[`{_full(m)}`]({_home(m, '..')})" for m in shared)
@@ -117,19 +133,23 @@ def reference_index() -> str:
             names = ", ".join(f"{{py:obj}}`~{_full(module)}.{name}`" for name in public_names(_source(module)))
             lines[-1] += f"\n| [`{module}`]({_home(module, '.')}) | {names} |"
     alone = [module for module in part_modules() if module not in owners()]
-    entries = "\n".join(f"{_full(module)} <{module}>" for module in (*alone, *TOOLS))
+    entries = "\n".join(f"{module} <{module}>" for module in (*alone, *TOOLS))
     lines.append(f"```{{toctree}}\n:hidden:\n\n{entries}\n```")
     return "\n\n".join(lines) + "\n"
 
 
 @cache
 def part_modules() -> tuple[str, ...]:
-    """Every module of core and the areas, as ``floor.name``."""
-    found = []
+    """Every module of core and the areas that users import from, as ``floor.name``.
+
+    Where one module re-exports all that another one offers, only the first is for users.
+    """
+    names = {}
     for floor in FLOORS:
-        files = (*(PACKAGE / floor).glob("[!_]*.py"), *(p.parent for p in (PACKAGE / floor).glob("*/__init__.py")))
-        found += [f"{floor}.{path.stem}" for path in sorted(files)]
-    return tuple(found)
+        files = (*(PACKAGE / floor).glob("[!_]*.py"), *(p.parent for p in (PACKAGE / floor).glob("[!_]*/__init__.py")))
+        found = [f"{floor}.{path.stem}" for path in sorted(files)]
+        names |= {module: (floor, set(public_names(_source(module)))) for module in found}
+    return tuple(m for m, (floor, own) in names.items() if not any(f == floor and own < o for f, o in names.values()))
 
 
 @cache
@@ -188,6 +208,20 @@ def _verdict(entry: Paper, results: dict[str, Any] | None, docs: Path) -> Iterat
     yield f"```console\n$ {results.get('command', f'throughline run {entry.slug}')}\n```"
 
 
+def _experiment(claim: Claim) -> Iterator[str]:
+    arms = ", ".join(f"`{arm}`" for arm in claim.arms[1:])
+    beside = f"; printed beside them: {', '.join(f'`{arm}`' for arm in claim.context)}" if claim.context else ""
+    yield f"Baseline: `{claim.arms[0]}`. Compared with it: {arms}{beside}."
+    if claim.quotes:
+        rows = ["| the paper's own numbers | | where |", "|---|---|---|"]
+        yield "\n".join(rows + ["| " + " | ".join(map(_cell, quote)) + " |" for quote in claim.quotes])
+    if claim.notes:
+        yield f"**What to know.** {_prose(' '.join(claim.notes.split()))}"
+    if claim.accepts:
+        kinds = " or ".join({"table": "your table", "images": "your image folder"}[kind] for kind in claim.accepts)
+        yield f"`--data` puts {kinds} under this claim: [your own data](../../own-data.md)."
+
+
 def _metrics(metrics: dict[str, dict[str, list[float | None]]]) -> str:
     arms = list(dict.fromkeys(arm for values in metrics.values() for arm in values))
     rows = ["| arm | " + " | ".join(f"`{name}`" for name in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
@@ -227,14 +261,17 @@ def _results(entry: Paper, docs: Path) -> dict[str, Any] | None:
 def _closure(entry: Paper) -> tuple[str, ...]:
     """The part modules that a paper's parts and claim import, directly or not, its own first."""
     found: dict[str, None] = {}
-    start = [entry.part_module] * entry.has_parts + [entry.claim_module] * entry.available
-    waiting = [name.removeprefix("throughline.") for name in start]
+    waiting = [entry.part_module] * entry.has_parts + [entry.claim_module] * entry.available
+    seen = set(waiting)
     while waiting:
-        module = waiting.pop(0)
+        module = waiting.pop(0).removeprefix("throughline.")
         if module in part_modules():
             found[module] = None
-        below = {name.removeprefix("throughline.") for name in _imports(_source(module))} & set(part_modules())
-        waiting += sorted(below - set(found) - set(waiting))
+        for name in sorted(_imports(_source(module)) - seen):
+            parts = name.split(".")
+            if parts[0] == "throughline" and len(parts) == 3 and parts[1] in FLOORS and _source(name[12:]).exists():
+                seen.add(name)
+                waiting.append(name)
     return tuple(found)
 
 
@@ -278,7 +315,11 @@ def _number(value: float | None, infinite: str = "–") -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"([|_*])", r"\\\1", text)
+    return _prose(text).replace("|", "\\|")
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"([_*<{$~\[])", r"\\\1", text)  # plain words for Markdown to leave as they are
 
 
 def readme_table(entries: Iterable[Paper] | None = None) -> str:

@@ -214,13 +214,15 @@ def doctor() -> None:
     """Print what a bug report needs: versions, cores, folders, extras."""
     from importlib.util import find_spec
 
-    from throughline.data import folder
+    from throughline.data import folders
     from throughline.lab.runner import cores
     from throughline.lab.store import code_version
 
     for name, found in code_version().items():
         click.echo(f"{name:14} {found}")
-    click.echo(f"{'python':14} {sys.version.split()[0]}\n{'cores':14} {cores()}\n{'data':14} {folder()}")
+    click.echo(
+        f"{'python':14} {sys.version.split()[0]}\n{'cores':14} {cores()}\n{'data':14} {', '.join(map(str, folders()))}"
+    )
     for extra, module in (("parquet", "pyarrow"), ("tensorboard", "tensorboard"), ("paper", "torchvision")):
         there = find_spec(module) is not None
         click.echo(

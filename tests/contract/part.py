@@ -1,4 +1,4 @@
-"""What the contract suite knows of a part: how to call it, what it promises to refuse, and which checks it is left out of."""
+"""What the contract suite knows of a part: how to call it, what it must refuse, and which checks it is left out of."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,6 +15,10 @@ Arguments = tuple[Any, ...]
 
 def seeded(seed: int = 0) -> Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def normal(generator: Generator, *size: int) -> Tensor:
+    return torch.randn(size, generator=generator, dtype=torch.float64)
 
 
 class Bad:
@@ -49,6 +53,7 @@ class Part:
         bad: what must be refused.
         reference: slow arithmetic from elsewhere, of the same arguments.
         tolerance: relative and absolute, of results in float32 and bfloat16.
+        own_precision: whether a module computes in the dtype of its state, whatever that of the input.
         backend: of ``torch.compile``; inductor where it costs a few seconds at most.
         skips: the checks that do not hold, each with its reason; one that would hold fails.
     """
@@ -66,6 +71,7 @@ class Part:
     bad: tuple[Bad, ...] = ()
     reference: Callable[..., Any] | None = None
     tolerance: tuple[float, float] = (1e-4, 3e-2)
+    own_precision: bool = False
     backend: str = "aot_eager"
     skips: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Every public part is put through every check of the contract; a check left out has a reason, and a stale one fails."""
+"""Every public part goes through every check of the contract; a check left out has a reason, and a stale one fails."""
 
 import importlib
 import inspect
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.utils.estimator_checks import estimator_checks_generator
-
-import throughline
 from tests.contract.checks import CHECKS, Check, checks
 from tests.contract.part import Part
 from tests.contract.table import NOT_PARTS, PARTS
+
+import throughline
 
 
 def applied() -> list[Any]:
@@ -92,7 +92,5 @@ def test_rows_have_names_of_their_own() -> None:
 
 def public_names(module: ModuleType) -> list[str]:
     return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and inspect.getmodule(value) is module
+        name for name, value in vars(module).items() if not name.startswith("_") and inspect.getmodule(value) is module
     ]

@@ -155,7 +155,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
         ("P", 0, (0, 0, 0)),
         ("RGBA", (255, 51, 0, 255), (1, 0.2, 0)),
         ("LA", (51, 255), (0.2, 0.2, 0.2)),
-        ("I;16", 51 * 257, (0.2, 0.2, 0.2)),
+        ("I;16", 204 * 257, (0.8, 0.8, 0.8)),
     ],
 )
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: object, expected: tuple[float, ...]) -> None:

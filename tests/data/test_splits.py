@@ -78,6 +78,11 @@ def test_numbers_of_rows_tensors_and_the_smallest_case() -> None:
         assert sorted(part % 2) == [0, 1]
     _, test = stratified_split(np.array([0] * 98 + [1] * 2), 1, test=0.1)
     assert (test >= 98).sum() == 1  # a share of 0.2 rows is rounded up to one
+    labels = np.repeat(np.arange(4), [94, 2, 2, 2])
+    assert sorted(labels[stratified_split(labels, 0, test=4)[1]]) == [0, 1, 2, 3]
+    labels = np.repeat(np.arange(5), [60, 34, 2, 2, 2])
+    _, test = stratified_split(labels, 0, test=6)  # shares of 3.6, 2.04 and 0.12
+    assert sorted(labels[test]) == [0, 0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

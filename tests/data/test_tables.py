@@ -63,7 +63,7 @@ def test_a_header_of_several_lines_and_blank_lines_above(tmp_path: Path) -> None
 
 
 def test_quotes_are_stripped(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path, "'a',\"b\",label\n'1',\"x, y\",'-1'\n'2',z,'1'\n"))
+    table = read_table(write(tmp_path, "'a', \"b\",label\n'1', \"x, y\",'-1'\n'2',z,'1'\n"))
     assert table.columns == ("a", "b=x, y", "b=z")
     assert table.x[:, 0].tolist() == [1, 2]
     assert table.y.tolist() == [-1, 1]

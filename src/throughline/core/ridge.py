@@ -152,7 +152,8 @@ class RecursiveRidge(nn.Module):
             system = self.gram.clone()
             system.diagonal().add_(self.penalty)
             factor = _cholesky(system, self.penalty)
-            half = torch.linalg.solve_triangular(factor, self.moment, upper=False)  # cholesky_solve would copy the factor
+            # two triangular solves, since cholesky_solve would copy the factor
+            half = torch.linalg.solve_triangular(factor, self.moment, upper=False)
             self._solved = torch.linalg.solve_triangular(factor.mT, half, upper=True)
         return self._solved
 
@@ -249,13 +250,13 @@ def _gain(covariance: Tensor, columns: Tensor, x: Tensor, y: Tensor, penalty: fl
     rows = min(CHUNK, len(covariance))
     if len(x) > rows:
         covariance = covariance.clone()
-    for part, target in zip(x.split(rows), y.split(rows), strict=True):
+    for part, target in zip(torch.split(x, rows), torch.split(y, rows), strict=True):
         reach = part @ covariance  # X R = (R Xᵀ)ᵀ
         system = reach @ part.mT
         system.diagonal().add_(1)
         factor = _cholesky(system, penalty)
         step = torch.linalg.solve_triangular(factor, torch.cat((reach, target - part @ columns), 1), upper=False)
-        half, residual = step.split((len(covariance), y.shape[1]), 1)
+        half, residual = torch.split(step, [len(covariance), y.shape[1]], 1)
         columns.addmm_(half.mT, residual)
         covariance.addmm_(half.mT, half, alpha=-1)
     return covariance
@@ -263,12 +264,13 @@ def _gain(covariance: Tensor, columns: Tensor, x: Tensor, y: Tensor, penalty: fl
 
 def _cholesky(system: Tensor, penalty: float) -> Tensor:
     try:
-        return torch.linalg.cholesky(system)
-    except torch.linalg.LinAlgError as error:
+        factor: Tensor = torch.linalg.cholesky(system)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise RuntimeError(
             f"the regularised system is not positive definite in {system.dtype}: penalty={penalty:g} is too small for "
             f"these values, or they are not finite ({error})"
         ) from error
+    return factor
 
 
 def _worst(values: Tensor) -> float:

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, locate, verify
+from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
 from throughline.data.tables import Table, binary, embedded, read_table
@@ -26,6 +26,7 @@ __all__ = [
     "embedded",
     "entries",
     "fetch",
+    "folders",
     "image_folder",
     "locate",
     "mnist",

@@ -30,6 +30,7 @@ __all__ = [
     "describe",
     "entries",
     "fetch",
+    "folders",
     "locate",
     "resolve",
     "sha256",
@@ -164,11 +165,11 @@ def _hint(wanted: str) -> str:
 
 
 def _locate(entry: Entry) -> Path:
-    places = [folder / entry.key for folder in _folders()]
+    places = [folder / entry.key for folder in folders()]
     return next((place for place in places if place.exists()), next(filter(_writable, places), places[-1]))
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
     import pooch
 
     cache = Path(pooch.os_cache("throughline"))
@@ -217,7 +218,7 @@ def _download(entry: Entry, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         get = pooch.HTTPDownloader(progressbar=_terminal(), hooks={"response": _close_refused})
         with filelock.FileLock(path.with_name(f".{path.name}.lock")):  # a second process waits, then finds the file
-            if path.exists():
+            if path.exists():  # pooch would replace a wrong one without a word
                 return
             pooch.retrieve(  # into a temporary file beside it, moved into place once its checksum is right
                 entry.url, f"sha256:{entry.sha256}", path.name, path.parent, downloader=get

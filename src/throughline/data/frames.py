@@ -53,7 +53,7 @@ def _read_text(file: Path) -> "pd.DataFrame":
         line = next((line for line in stream if line.strip()), "")
         separator = max(",;\t", key=line.count)
         stream.seek(0)
-        rows = enumerate(csv.reader(stream, delimiter=separator), start=1)
+        rows = enumerate(csv.reader(stream, delimiter=separator, skipinitialspace=True), start=1)
         number, first = next(((i, [*map(str.strip, row)]) for i, row in rows if any(map(str.strip, row))), (0, []))
         if not first:
             raise DataError(f"{file}: the file is empty; give one with data")

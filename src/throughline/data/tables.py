@@ -133,7 +133,7 @@ def _clean(column: "pd.Series[Any]") -> "pd.Series[Any]":
     if pd.api.types.is_numeric_dtype(column):  # booleans, too
         return column
     texts = column[column.notna()].astype(str).str.strip().map(unquoted)
-    numbers = pd.to_numeric(texts.where(texts != "?"), errors="coerce")
+    numbers = pd.to_numeric(texts, errors="coerce")
     if numbers.notna().any() and (numbers.notna() | (texts == "?")).all():
         return numbers.reindex(column.index)
     return texts.reindex(column.index)

@@ -4,8 +4,9 @@ Each check turns the results of a claim into an `Outcome`: an estimate, its inte
 the interval lies wholly on the promised side. *refuted*: wholly on the other side. *not shown*: anything else.
 """
 
+import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -262,22 +263,31 @@ def seeds_needed(sample: np.ndarray, power: float = POWER, most: int = 10_000) -
     mean, spread = float(sample.mean()), float(sample.std(ddof=1))
     if spread == 0 or mean == 0:
         return None
-    n = np.arange(2, most + 1)
-    power_at = scipy.stats.nct.sf(
-        scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1), n - 1, abs(mean) / spread * np.sqrt(n)
-    )
-    enough = np.flatnonzero(np.nan_to_num(power_at, nan=1.0) >= power)
-    return int(n[enough[0]]) if len(enough) else None
+
+    def enough(n: int) -> bool:
+        threshold = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+        reached = scipy.stats.nct.sf(threshold, n - 1, abs(mean) / spread * math.sqrt(n))
+        return not reached < power  # SciPy gives NaN where the power is 1 to the last digit
+
+    return _smallest(enough, most)
 
 
 def _equivalence_seeds(difference: np.ndarray, room: float, most: int = 10_000) -> int | None:
     if len(difference) < 2:
         return None
-    n = np.arange(2, most + 1)
-    spread = difference.std(ddof=1)
-    half = (scipy.stats.t.ppf(CONFIDENCE, n - 1) + scipy.stats.t.ppf((1 + POWER) / 2, n - 1)) * spread / np.sqrt(n)
-    enough = np.flatnonzero(half <= room)
-    return int(n[enough[0]]) if len(enough) else None
+    spread = float(difference.std(ddof=1))
+
+    def enough(n: int) -> bool:
+        quantiles = scipy.stats.t.ppf((CONFIDENCE, (1 + POWER) / 2), n - 1)
+        return bool(quantiles.sum() * spread / math.sqrt(n) <= room)
+
+    return _smallest(enough, most)
+
+
+def _smallest(enough: Callable[[int], bool], most: int) -> int | None:
+    """The smallest n from 2 to ``most`` that is enough, where every larger one is enough too."""
+    n = 2 + bisect.bisect_left(range(2, most + 1), True, key=enough)
+    return n if n <= most else None
 
 
 def _paired(results: Measured, metric: str, arm: str, other: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:

@@ -102,7 +102,8 @@ def judge(results: Results) -> Judgement:
     if results.missing:
         names = ", ".join(unit.name for unit in (absent or results.missing)[:4])
         more = f" and {len(results.missing) - 4} more" if len(results.missing) > 4 else ""
-        return Judgement("incomplete", f"{len(results.missing)} units have no result ({names}{more})", outcomes)
+        many = f"{len(results.missing)} units have" if len(results.missing) > 1 else "one unit has"
+        return Judgement("incomplete", f"{many} no result ({names}{more})", outcomes)
     if needed - set(results.arms):
         left_out = ", ".join(sorted(needed - set(results.arms)))
         return Judgement("incomplete", f"arms that the checks need were left out: {left_out}", outcomes)

@@ -25,7 +25,7 @@ from throughline.lab.claim import Claim
 from throughline.lab.store import Run, Unit, code_version, new_run, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
-__all__ = ["Event", "SetAside", "Started", "command_line", "cores", "execute", "open_run", "plan"]
+__all__ = ["Event", "SetAside", "Started", "command_line", "cores", "execute", "open_run", "pending", "plan"]
 
 
 class Started(NamedTuple):
@@ -100,7 +100,7 @@ def open_run(
 def execute(claim: Claim, run: Run, *, jobs: int, on_event: Callable[[Event], None] = lambda _: None) -> None:
     """Run every unit that has no result yet, ``jobs`` at a time; a unit that fails is reported and the others go on."""
     with _locked(run):
-        waiting = list(_unfinished(run, on_event))
+        waiting = list(pending(run, on_event))
         threads = int(run.manifest["threads"])
         context = get_context("spawn")
         running: Running = {}
@@ -142,7 +142,8 @@ def _receive(run: Run, running: Running, pipe: Connection, on_event: Callable[[E
         del running[pipe]
 
 
-def _unfinished(run: Run, on_event: Callable[[Event], None]) -> Iterator[Unit]:
+def pending(run: Run, on_event: Callable[[Event], None]) -> Iterator[Unit]:
+    """The units still to be computed; a corrupted result is set aside, a good one reported as finished."""
     for unit in run.units:
         try:
             record = run.record(unit)

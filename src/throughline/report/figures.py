@@ -7,6 +7,7 @@ import re
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
@@ -34,6 +35,9 @@ def effects(outcomes: tuple[Outcome, ...]) -> Figure:
         positive = (*points, *outcome.bounds)
         if outcome.quantity.count("/") or (min(positive, default=0) > 0 and max(positive) / min(positive) > 1e3):
             axis.set_xscale("log")
+            if max(positive) / min(positive) < 100:
+                axis.xaxis.set_major_formatter(ScalarFormatter())
+                axis.xaxis.set_minor_formatter(ScalarFormatter())
         axis.set_ylim(-0.6, 0.6)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
@@ -67,6 +71,8 @@ def comparison(
 
 def svg(figure: Figure, name: str) -> str:
     """``figure`` as an SVG element: black follows the page's text colour, text stays text, ids carry ``name``."""
+    for legend in filter(None, (axis.get_legend() for axis in figure.axes)):
+        legend.set_frame_on(False)  # a frame brings a ground of its own, white on a dark page
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})

@@ -1,14 +1,14 @@
 """Rows of the sensing area."""
 
 import torch
+from tests.contract.part import Bad, Part
 from torch import Generator, Tensor
 
-from tests.contract.part import Bad, Part
 from throughline.sensing.layout import SensorLayout, box_average, unwarp_points, warp_points
 
 SHAPES = ("rectangular", "curvilinear")
 BEND = torch.tensor([0.4, -0.3], dtype=torch.float64)
-X, Y = (torch.tensor(e, dtype=torch.float64) for e in ([-1, -0.3, 0.2, 0.9], [-0.8, 0.1, 1]))
+X, Y = (torch.tensor(e, dtype=torch.float64) for e in ([-0.99, -0.3, 0.2, 0.9], [-0.8, 0.1, 0.99]))
 
 
 def points(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -51,9 +51,13 @@ PARTS = [
             "a sliver": lambda: (torch.ones(4, 4, dtype=torch.float64), X.new_tensor([0.1, 0.1 + 1e-6]), Y),
         },
         bad=(
-            Bad(TypeError, r"image must be floating point, got torch.uint8", torch.zeros(6, 7, dtype=torch.uint8), X, Y),
+            Bad(
+                TypeError, r"image must be floating point, got torch.uint8", torch.zeros(6, 7, dtype=torch.uint8), X, Y
+            ),
             Bad(ValueError, r"image must have at least 2 dimensions, got shape \(6,\)", torch.zeros(6), X, Y),
-            Bad(ValueError, r"x_edges must increase, got \[0\.5, 0\.5\]", torch.zeros(6, 7), X.new_tensor([0.5, 0.5]), Y),
+            Bad(
+                ValueError, r"x_edges must increase, got \[0\.5, 0\.5\]", torch.zeros(6, 7), X.new_tensor([0.5, 0.5]), Y
+            ),
             Bad(ValueError, r"y_edges must lie in \[-1, 1\], got", torch.zeros(6, 7), X, Y.new_tensor([0.0, 1.5])),
         ),
     ),
@@ -66,13 +70,15 @@ PARTS = [
             batched=(0,),
             edges={"single": lambda: (torch.ones(1, 2, 3, dtype=torch.float64),)},
             bad=(
-                Bad(ValueError, r'shape must be .* got \'round\'', shape="round"),
+                Bad(ValueError, r"shape must be .* got \'round\'", shape="round"),
                 Bad(ValueError, r"size must be at least 1 .* got \(0, 3\)", size=(0, 3)),
                 Bad(ValueError, r"samples must be at least 1, got 0", samples=0),
                 Bad(ValueError, r"max_curvature must lie in \(0, 1\), got 1\.0", max_curvature=1.0),
                 Bad(ValueError, r"curvature must be .* got \(0\.0, -0\.6\)", curvature=(0.0, -0.6)),
                 Bad(ValueError, r"image must have at least 3 dimensions, got shape \(6, 7\)", torch.zeros(6, 7)),
-                Bad(ValueError, r"image must be at least as fine as the sensor .* got \(1, 6, 2\)", torch.zeros(1, 6, 2)),
+                Bad(
+                    ValueError, r"image must be at least as fine as the sensor .* got \(1, 6, 2\)", torch.zeros(1, 6, 2)
+                ),
                 Bad(TypeError, r"image must be floating point, got torch.int64", torch.zeros(1, 6, 7).long()),
             ),
         )

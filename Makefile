@@ -1,0 +1,38 @@
+# Everything that a newcomer, and CI, needs. `make run` and `make test` do all on a machine with Python 3.11+ and git.
+PYTHON ?= python3
+PAPER ?= anyloss
+JOBS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test lint docs bench clean
+
+run: .venv/base.stamp  ## run a claim at laptop scale: make run PAPER=groco
+	$(BIN)/throughline run $(PAPER) || test $$? -eq 1  # a claim that does not hold is a result, not a failure of make
+
+test: .venv/dev.stamp  ## the whole suite
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
+	MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
+	$(BIN)/python -m benchmarks $(if $(filter command line environment,$(origin PAPER)),$(PAPER))
+
+.venv/base.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/base.stamp
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv docs/_build docs/generated docs/gallery

@@ -1,0 +1,1 @@
+"""Ours against the peer, side by side: ``python -m benchmarks [PAPER ...]``."""

@@ -1,0 +1,79 @@
+"""Streams for continual learning: how a labelled data set is dealt out over tasks.
+
+Si-Blurry is the setting of "G-ACIL: Analytic Learning for Exemplar-Free Generalized Class Incremental Learning"
+(arXiv 2403.15706), introduced by "Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and
+Visual Prompt Tuning" (arXiv 2308.09303).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["si_blurry"]
+
+
+def si_blurry(
+    labels: Tensor,
+    tasks: int = 5,
+    *,
+    disjoint: float = 0.5,
+    blurry: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
+    """Deal samples out over tasks of random sizes, some classes kept to one task and the others partly spread.
+
+    Classes are put in random order; the first ⌊C · disjoint⌋ are disjoint, the others blurry. Uniform cut points give
+    each class of either group a task. Then a fraction ``blurry`` of all samples of blurry classes swap their tasks at
+    random, which keeps the size of every task. Samples are shuffled within a task.
+
+    Args:
+        labels: ``(n,)`` integer class ids of any value, n >= 1.
+        tasks: T >= 1.
+        disjoint: ratio of disjoint classes, in [0, 1].
+        blurry: ratio of spread samples, in [0, 1].
+
+    Returns:
+        T index tensors, together a permutation of ``range(n)``; a task may be empty. Give them to
+        ``torch.utils.data.Subset`` or index with them.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> stream = si_blurry(torch.arange(10).repeat(20), tasks=3)
+    >>> torch.cat(stream).sort().values.equal(torch.arange(200))
+    True
+    """
+    _check(labels, tasks, disjoint, blurry)
+    device = generator.device if generator is not None else torch.device("cpu")
+    ids, which = torch.unique(labels.to(device), return_inverse=True)
+    count, n = len(ids), len(labels)
+
+    def permutation(size: int) -> Tensor:
+        return torch.randperm(size, generator=generator, device=device)
+
+    order = permutation(count)
+    kept = math.floor(count * disjoint + 1e-9)  # 10 · 0.3 is 3 classes, whatever its binary fraction
+    task_of_class = torch.empty_like(order)
+    for group in (order[:kept], order[kept:]):
+        cuts = torch.randint(len(group) + 1, (tasks - 1,), generator=generator, device=device).sort().values
+        task_of_class[group] = torch.searchsorted(cuts, torch.arange(len(group), device=device), right=True)
+    task = task_of_class[which]
+    spread = torch.isin(which, order[kept:]).nonzero().squeeze(1)
+    spread = spread[permutation(len(spread))[: math.floor(len(spread) * blurry + 1e-9)]]
+    task[spread] = task[spread[permutation(len(spread))]]
+    shuffled = permutation(n)
+    shuffled = shuffled[task[shuffled].argsort(stable=True)]
+    return list(torch.split(shuffled.to(labels.device), torch.bincount(task, minlength=tasks).tolist()))
+
+
+def _check(labels: Tensor, tasks: int, disjoint: float, blurry: float) -> None:
+    if labels.dim() != 1 or len(labels) == 0:
+        raise ValueError(f"labels must be (n,) with n >= 1, got shape {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integer class ids, got {labels.dtype}")
+    if tasks < 1:
+        raise ValueError(f"tasks must be at least 1, got {tasks}")
+    for name, ratio in (("disjoint", disjoint), ("blurry", blurry)):
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {ratio}")

@@ -1,0 +1,210 @@
+"""Rows of the core floor."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import cauchy, norm
+from sklearn.linear_model import Ridge
+from tests.contract.part import Bad, Part, normal
+from torch import Tensor
+
+from throughline.core.ridge import RecursiveRidge, ridge
+from throughline.core.sorting import (
+    Distribution,
+    Network,
+    RelaxedSort,
+    order_probability,
+    relaxed_sort,
+    sorting_network,
+)
+
+# ---- ridge ----
+
+
+def scikit_ridge(x: Tensor, y: Tensor) -> Tensor:
+    return torch.from_numpy(np.atleast_2d(Ridge(alpha=0.7, fit_intercept=False, solver="svd").fit(x, y).coef_).T)
+
+
+def learn(module: RecursiveRidge) -> RecursiveRidge:
+    generator = torch.Generator().manual_seed(7)
+    return module.update(normal(generator, 6, 3), normal(generator, 6, 2))
+
+
+PENALTY = tuple(
+    Bad(ValueError, rf"penalty must be positive and finite, got {value}", penalty=value)
+    for value in (0.0, -1.0, float("inf"), float("nan"))
+)
+ONES = torch.ones(2, 3, dtype=torch.float64)
+RIDGE = [
+    Part(
+        ridge,
+        lambda g, n=n: (normal(g, n, 3), normal(g, n, 2)),
+        {"penalty": 0.7},
+        variant=form,
+        batched=(0, 1),
+        reference=scikit_ridge,
+        bad=(
+            *PENALTY,
+            Bad(TypeError, r"x must be floating point, got torch.int64", ONES.long(), ONES),
+            Bad(ValueError, r"got \(2, 3\) and \(3, 2\)", ONES, ONES.mT),
+        ),
+    )
+    for form, n in (("primal", 5), ("dual", 2))
+]
+RECURSIVE = [
+    Part(
+        RecursiveRidge,
+        lambda g: (normal(g, 3),),
+        {"in_features": 3, "penalty": 0.7, "form": form},
+        variant=form,
+        prepare=learn,
+        batched=(0,),
+        own_precision=True,
+        edges={"single": lambda: (ONES[:1],)},
+        bad=(
+            *PENALTY,
+            Bad(ValueError, r"form must be 'information' or 'covariance', got 'dense'", form="dense"),
+            Bad(ValueError, r"x must be \(\.\.\., 3\), got shape \(4,\)", torch.ones(4)),
+            Bad(ValueError, r"x must be \(n, 3\), got shape \(3,\)", do=lambda m: m.update(ONES[0], ONES)),
+            Bad(ValueError, r"y must be \(2, c\) to fit x, got shape \(1, 3\)", do=lambda m: m.update(ONES, ONES[:1])),
+            Bad(ValueError, r"x must be finite .* got nan", do=lambda m: m.update(ONES * torch.nan, ONES)),
+            Bad(ValueError, r"before forward, got 0 samples", do=lambda m: RecursiveRidge(3)(ONES)),
+            *((Bad(ValueError, match, do=lambda m, o=other: m.merge(o)) for match, other in merges)),
+        ),
+        skips={"gradcheck": "learns in closed form: every method runs under no_grad"},
+    )
+    for form, merges in (
+        (
+            "information",
+            (
+                (r"other.penalty must be 0\.7, got 9\.0", RecursiveRidge(3, penalty=9.0)),
+                (r"other.in_features must be 3, got 4", RecursiveRidge(4, penalty=0.7)),
+            ),
+        ),
+        ("covariance", ((r"form must be 'information' to merge, got 'covariance'", RecursiveRidge(3, penalty=0.7)),)),
+    )
+]
+
+# ---- sorting ----
+
+# f of v = β (b - a), each from elsewhere or from the table of the paper
+ORDER: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "cauchy": cauchy.cdf,
+    "reciprocal": lambda v: (1 + v / (2 + np.abs(v))) / 2,
+    "optimal": lambda v: np.where(
+        np.abs(v) <= 0.25, v + 0.5, np.where(v > 0, 1, 0) - 1 / (16 * np.where(np.abs(v) > 0.25, v, 1))
+    ),
+    "logistic": expit,
+    "gaussian": norm.cdf,
+    "logistic_phi": lambda v: expit(v / (np.abs(v / STEEPNESS) + 1e-10) ** 0.25),
+}
+STEEPNESS = 3.0
+
+
+def probability(distribution: str, difference: Tensor) -> Tensor:
+    return torch.as_tensor(ORDER[distribution](STEEPNESS * difference.numpy()))
+
+
+def slow_sort(x: Tensor, distribution: str, network: Network) -> tuple[Tensor, Tensor]:
+    """Sorted values and P of one problem, comparator by comparator with dense mixing matrices."""
+    matrix = torch.eye(len(x), dtype=x.dtype)
+    for layer in sorting_network(len(x), network):
+        for low, high in layer:
+            wires = matrix @ x
+            alpha = probability(distribution, wires[high] - wires[low])
+            mix = torch.eye(len(x), dtype=x.dtype)
+            mix[low, low] = mix[high, high] = alpha
+            mix[low, high] = mix[high, low] = 1 - alpha
+            matrix = mix @ matrix
+    return matrix @ x, matrix
+
+
+SORT_BAD = (
+    Bad(ValueError, r"steepness must be positive and finite, got 0", steepness=0),
+    Bad(ValueError, r"distribution must be one of cauchy, .* got 'normal'", distribution="normal"),
+    Bad(ValueError, r"art_lambda must lie in \[0, 1\), got 1\.5", art_lambda=1.5),
+)
+NETWORK_BAD = (
+    Bad(TypeError, r"input must be floating point, got torch.int64", torch.arange(4)),
+    Bad(ValueError, r"input must have shape \(\.\.\., n\) with n >= 1, got \(3, 0\)", torch.zeros(3, 0)),
+    Bad(ValueError, r"network must be one of odd_even, bitonic, got 'bubble'", network="bubble"),
+    *SORT_BAD,
+)
+SIZE = {"odd_even": 4, "bitonic": 3}  # small, for the compiler's sake; 3 leaves comparators out
+INFINITE = {"infinite": lambda: (torch.tensor([torch.inf, 0.0, -torch.inf, 1.0], dtype=torch.float64),)}
+SORTING = [
+    *(
+        Part(
+            order_probability,
+            lambda g: (normal(g, 5),),
+            {"steepness": STEEPNESS, "distribution": distribution},
+            variant=distribution,
+            batched=(0,),
+            edges=INFINITE,
+            reference=functools.partial(probability, distribution),
+            bad=(*SORT_BAD, Bad(TypeError, r"difference must be floating point, got torch.int64", torch.arange(4))),
+        )
+        for distribution in get_args(Distribution)
+    ),
+    *(
+        Part(
+            relaxed_sort,
+            lambda g, n=SIZE[network]: (normal(g, n),),
+            {"steepness": STEEPNESS, "distribution": distribution, "network": network},
+            variant=f"{distribution}, {network}",
+            call=lambda x, **options: relaxed_sort(x, **options).values,
+            batched=(0,),
+            edges=INFINITE,
+            reference=lambda x, d=distribution, n=network: slow_sort(x, d, n)[0],
+            bad=NETWORK_BAD,
+        )
+        for distribution, network in (*((d, "odd_even") for d in get_args(Distribution)), ("cauchy", "bitonic"))
+    ),
+    *(
+        Part(
+            RelaxedSort,
+            lambda g, n=SIZE[network]: (normal(g, n), normal(g, n)),
+            {"steepness": STEEPNESS, "network": network},
+            variant=f"{method}, {network}",
+            call=lambda x, u, method=method, **options: getattr(relaxed_sort(x, **options), method)(u),
+            batched=(0, 1),
+            reference=lambda x, u, n=network, t=transpose: (
+                slow_sort(x, "cauchy", n)[1].T @ u if t else slow_sort(x, "cauchy", n)[1] @ u
+            ),
+            bad=(
+                Bad(ValueError, r"x must have shape \(4,\) or .* got \(3,\)", torch.rand(4), torch.zeros(3)),
+                Bad(ValueError, r"leading dimensions of x must broadcast", torch.rand(2, 4), torch.zeros(3, 4)),
+                Bad(TypeError, r"x must be floating point, got torch.int64", torch.rand(4), torch.arange(4)),
+            ),
+        )
+        for method, transpose in (("apply", False), ("adjoint", True))
+        for network in get_args(Network)
+    ),
+    Part(
+        RelaxedSort,
+        lambda g: (normal(g, 4),),
+        {"steepness": STEEPNESS},
+        variant="matrix",
+        call=lambda x, **options: relaxed_sort(x, **options).matrix(),
+        batched=(0,),
+        reference=lambda x: slow_sort(x, "cauchy", "odd_even")[1],
+        skips={"errors": "the method takes no argument"},
+    ),
+    Part(
+        sorting_network,
+        lambda g: (6,),
+        edges={"single": lambda: (1,)},
+        bad=(
+            Bad(ValueError, r"n must be at least 1, got 0", 0),
+            Bad(ValueError, r"kind must be one of odd_even, bitonic, got 'bubble'", kind="bubble"),
+        ),
+        skips=dict.fromkeys(("gradcheck", "batch", "dtype"), "a table of index pairs: no tensor goes in or out"),
+    ),
+]
+
+PARTS = [*RIDGE, *RECURSIVE, *SORTING]

@@ -1,0 +1,70 @@
+"""Claims of the tests' own: tiny, and able to fail in every way that a real one might."""
+
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from throughline.data import Source
+from throughline.lab import Beats, Claim, Log, Quote, Results, Within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 3
+    shift: float = 0.5
+    widths: tuple[int, ...] = (4, 2)
+    note: str | None = None
+    marks: str = ""  # a folder in which every executed unit leaves a file
+    data: Source | None = None
+
+
+class Toy(Claim):
+    """A shifted mean is larger than a plain one."""
+
+    paper = "groco"  # any paper of the catalogue will do: reports want its title
+    arms = ("plain", "shifted")
+    context = ("wild",)
+    checks = (Beats("mean", "shifted", over="plain"), Within("spread", "plain", at_most=10.0))
+    scales = {"smoke": Config(1), "laptop": Config(), "paper": Config(5)}
+    accepts = ("table",)
+    quotes = (Quote("mean", "0.7", "table 1"),)
+    notes = "A toy."
+
+    def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        if config.marks:
+            Path(config.marks, f"{arm}-{seed}-{time.monotonic_ns()}").touch()
+        if config.note == "raise" and (arm, seed) == ("plain", 1):
+            raise ValueError("no luck\non two lines")
+        if config.note == "die" and (arm, seed) == ("plain", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if config.note == "slow" and seed > 0:
+            time.sleep(60)
+        print("a unit may print", file=sys.stderr)  # noqa: T201 - what a unit prints must not reach the terminal
+        x = torch.randn(50)
+        for step in range(config.steps):
+            log(step, of=config.steps, loss=x.std() / (step + 1), accuracy=step / config.steps)
+        log.keep(x=x, grid=np.eye(2))
+        drawn = random.random() + np.random.rand()  # noqa: NPY002 - the seeding of the global generators is what is tested
+        return {
+            "mean": x.mean().item() + (config.shift if arm == "shifted" else 0.0),
+            "spread": x.std().item(),
+            "drawn": drawn,
+            "threads": float(torch.get_num_threads()),
+            "deterministic": float(torch.are_deterministic_algorithms_enabled()),
+        }
+
+    def figures(self, results: Results) -> "dict[str, Figure]":
+        from throughline.lab.plots import paired_dots  # here, so that units start without matplotlib
+
+        return {"The means": paired_dots(results, "mean")}

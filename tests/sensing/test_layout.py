@@ -1,0 +1,463 @@
+"""Sensor layouts against dense integration, boundary integrals, SciPy's root finder and their own symmetries."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.integrate import quad
+from scipy.ndimage import map_coordinates
+from scipy.optimize import brentq
+from torch import Tensor
+from torch.nn import functional as F
+
+from throughline.sensing.layout import SensorLayout, box_average, unwarp_points, warp_points
+
+SHAPES = ("rectangular", "curvilinear")
+BEND = (0.45, -0.3)  # x and y differ, and so do all heights and widths: an x/y swap cannot hide
+Array = NDArray[np.float64]
+
+
+def scene(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def layout(size: tuple[int, int] = (3, 5), bend: tuple[float, float] = BEND, **options: Any) -> SensorLayout:
+    return SensorLayout(size, curvature=bend, dtype=torch.float64, **options)
+
+
+# The formulas of the paper in NumPy, sharing no line with the module.
+
+
+def gain(r: Array, s: float) -> Array:
+    return (1 - s) / (1 + s - 2 * s * r)
+
+
+def placed(x: Array, y: Array, bend: tuple[float, float], shape: str) -> tuple[Array, Array]:
+    if shape == "rectangular":
+        return x * gain(np.abs(x), bend[0]), y * gain(np.abs(y), bend[1])
+    r = np.minimum(np.hypot(x, y), 1)
+    return x * gain(r, bend[0]), y * gain(r, bend[1])
+
+
+def motion(x: Array, y: Array, bend: tuple[float, float], shape: str) -> tuple[Array, Array]:
+    """∂φ_x/∂s and ∂φ_y/∂t."""
+    rx, ry = (np.abs(x), np.abs(y)) if shape == "rectangular" else (np.minimum(np.hypot(x, y), 1),) * 2
+    return tuple(2 * u * (r - 1) / (1 + s - 2 * s * r) ** 2 for u, r, s in ((x, rx, bend[0]), (y, ry, bend[1])))  # type: ignore[return-value]
+
+
+def radiance(image: Array, x: Array, y: Array) -> Array:
+    height, width = image.shape
+    rows, columns = (y + 1) * height / 2 - 0.5, (x + 1) * width / 2 - 0.5
+    return map_coordinates(image, [rows, columns], order=1, mode="nearest")
+
+
+def boundary(cell: tuple[int, int], size: tuple[int, int], n: int) -> tuple[Array, Array]:
+    """A closed polygon of 4 n + 1 points around a pixel of the uniform grid."""
+    (i, j), (h, w) = cell, size
+    left, right, top, bottom = -1 + 2 * j / w, -1 + 2 * (j + 1) / w, -1 + 2 * i / h, -1 + 2 * (i + 1) / h
+    t = np.arange(n) / n
+    xs = [left + (right - left) * t, np.full(n, right), right + (left - right) * t, np.full(n, left)]
+    ys = [np.full(n, top), top + (bottom - top) * t, np.full(n, bottom), bottom + (top - bottom) * t]
+    return np.append(np.concatenate(xs), left), np.append(np.concatenate(ys), top)
+
+
+def dense(image: Array, size: tuple[int, int], bend: tuple[float, float], shape: str, n: int = 240) -> Array:
+    """Eq. 1 as area-weighted mean over n × n quadrilaterals per pixel, areas by the shoelace formula."""
+    h, w = size
+    x, y = np.meshgrid(np.linspace(-1, 1, w * n + 1), np.linspace(-1, 1, h * n + 1))
+    x, y = placed(x, y, bend, shape)
+    a, b = (x[1:, 1:] - x[:-1, :-1], y[1:, 1:] - y[:-1, :-1]), (x[1:, :-1] - x[:-1, 1:], y[1:, :-1] - y[:-1, 1:])
+    area = np.abs(a[0] * b[1] - a[1] * b[0]) / 2
+    mid = [(p[1:, 1:] + p[:-1, :-1] + p[1:, :-1] + p[:-1, 1:]) / 4 for p in (x, y)]
+    sums = [v.reshape(h, n, w, n).sum((1, 3)) for v in (radiance(image, *mid) * area, area)]
+    return sums[0] / sums[1]
+
+
+@pytest.mark.parametrize(("shape", "samples", "bar"), [("rectangular", 1, 2e-5), ("curvilinear", 16, 2e-3)])
+@pytest.mark.parametrize("bend", [BEND, (-0.5, 0.55), (0.0, 0.0)])
+def test_measures_the_mean_over_each_pixel(shape: Any, samples: int, bar: float, bend: tuple[float, float]) -> None:
+    image = scene(9, 14)
+    ours = layout(bend=bend, shape=shape, samples=samples)(image[None])[0]
+    expected = dense(image.numpy(), (3, 5), bend, shape)
+    np.testing.assert_allclose(ours.detach().numpy(), expected, atol=bar)
+
+
+def test_default_quadrature_keeps_its_promise_on_pixel_noise() -> None:
+    image = scene(24, 32)
+    expected = dense(image.numpy(), (6, 8), BEND, "curvilinear", n=120)
+    for samples, bar in ((4, 0.04), (16, 0.003)):
+        ours = layout((6, 8), shape="curvilinear", samples=samples)(image[None])[0].detach().numpy()
+        assert np.sqrt(np.square(ours - expected).mean()) / expected.mean() < bar
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), st.integers(1, 3))
+def test_box_average_is_exact_against_quad(height: int, width: int, seed: int, cells: int) -> None:
+    image = scene(height, width, seed=seed)
+    x_edges, y_edges = (torch.cat([scene(cells + 1, seed=seed + k) + 1e-3]).cumsum(0) for k in (1, 2))
+    x_edges, y_edges = (2 * e / (e[-1] + 0.1) - 1 for e in (x_edges, y_edges))
+    weights = []
+    for edges, n in ((y_edges.numpy(), height), (x_edges.numpy(), width)):
+        kinks = -1 + (2 * np.arange(n) + 1) / n
+        matrix = np.empty((cells, n))
+        for k, (a, b) in enumerate(pairwise(edges)):
+            inside = [a, *kinks[(kinks > a) & (kinks < b)], b]  # quad between the kinks: the integrand is linear there
+            for j in range(n):
+                hat = np.eye(n)[j]
+                pieces = pairwise(inside)
+                matrix[k, j] = sum(quad(np.interp, p, q, args=(kinks, hat))[0] for p, q in pieces) / (b - a)
+        weights.append(torch.from_numpy(matrix))
+    expected = weights[0] @ image @ weights[1].mT
+    torch.testing.assert_close(box_average(image, x_edges, y_edges), expected, rtol=1e-9, atol=1e-10)
+
+
+def test_thin_boxes_keep_their_digits_in_single_precision() -> None:
+    image = scene(5, 64).float()
+    x_edges = torch.tensor([0.5, 0.5001, 0.500101])
+    y_edges = torch.tensor([-1.0, 1.0])
+    expected = box_average(image.double(), x_edges.double(), y_edges.double())
+    torch.testing.assert_close(box_average(image, x_edges, y_edges).double(), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_uniform_layout_is_area_interpolation_of_the_interpolated_image(shape: Any) -> None:
+    # a pixel of the bilinear image holds 3/4 of itself and 1/8 of each neighbour; their mean is the area interpolation
+    image = scene(2, 3, 12, 20)
+    tap = torch.tensor([1, 6, 1], dtype=torch.float64) / 8
+    smooth = F.conv2d(
+        F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"), (tap[:, None] * tap)[None, None]
+    )
+    expected = F.interpolate(smooth, (3, 5), mode="area").view(2, 3, 3, 5)
+    ours = layout(bend=(0.0, 0.0), shape=shape, samples=16)(image)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12 if shape == "rectangular" else 2e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_is_the_boundary_integral(shape: Any) -> None:
+    """Reynolds: dI/dθ = (∮ L (n·∂φ/∂θ) dl - I ∮ (n·∂φ/∂θ) dl) / |φ(C)|, which the paper samples."""
+    image, size = scene(6, 10), (3, 5)
+    sensor = layout(size, shape=shape, samples=32)
+    ours = torch.autograd.functional.jacobian(
+        lambda raw: torch.func.functional_call(sensor, {"raw": raw}, image[None]), sensor.raw.detach()
+    )[0]
+    ours = ours / (0.6 - torch.tensor(BEND, dtype=torch.float64) ** 2 / 0.6)  # from raw to curvature: c (1 - tanh²)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            u, v = boundary((i, j), size, 4000)
+            x, y = placed(u, v, BEND, shape)
+            mid = [(p[1:] + p[:-1]) / 2 for p in (u, v)]
+            light = radiance(image.numpy(), *placed(*mid, BEND, shape))
+            ds, dt = motion(*mid, BEND, shape)
+            flows = (ds * np.diff(y), -dt * np.diff(x))  # n dl = (dy, -dx), outwards for a clockwise path with y down
+            area = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2
+            value = dense(image.numpy(), size, BEND, shape, n=60)[i, j]
+            expected = [((light * f).sum() - value * f.sum()) / area for f in flows]
+            np.testing.assert_allclose(ours[i, j].numpy(), expected, atol=2e-4 if shape == "rectangular" else 2e-2)
+
+
+def test_gradients_of_boxes_at_pixel_centres() -> None:
+    # edges on the kinks of the image, where the pieces of the antiderivative meet; the first half pixel is flat
+    edges = (
+        torch.tensor([-0.8, -0.4, 0.0, 0.4], dtype=torch.float64, requires_grad=True),
+        torch.tensor([-0.5, 0.5, 0.9], dtype=torch.float64, requires_grad=True),
+    )
+    image = scene(2, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(box_average, (image, *edges))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradcheck(shape: Any) -> None:
+    points = torch.tensor([[0.3, -0.4], [-0.2, 0.7], [0.9, 0.8], [0.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    bend = torch.tensor(BEND, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p, c: warp_points(p, c, shape=shape), (points, bend))
+    assert torch.autograd.gradcheck(lambda p, c: unwarp_points(p, c, shape=shape), (points, bend))
+    sensor = layout((2, 3), shape=shape, samples=3)
+    image = scene(1, 4, 6).requires_grad_()
+    assert torch.autograd.gradcheck(sensor, (image,))
+    assert torch.autograd.gradcheck(lambda f: sensor.rectify(f, (4, 5)), (scene(1, 2, 3).requires_grad_(),))
+
+
+def test_parameter_gradient_of_the_curvilinear_sensor_is_that_of_its_quadrature() -> None:
+    sensor, image = layout((2, 3), shape="curvilinear", samples=3), scene(2, 7, 9)
+    weight = scene(2, 2, 3, seed=1)
+    (sensor(image) * weight).sum().backward()
+    numeric = []
+    for k in range(2):
+        step = 1e-6 * torch.eye(2, dtype=torch.float64)[k]
+        ends = [torch.func.functional_call(sensor, {"raw": sensor.raw.detach() + e}, image) for e in (step, -step)]
+        numeric.append(((ends[0] - ends[1]) * weight).sum() / 2e-6)
+    assert sensor.raw.grad is not None
+    torch.testing.assert_close(sensor.raw.grad, torch.stack(numeric), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pixels_share_out_the_scene(shape: Any) -> None:
+    image, sensor = scene(2, 12, 18), layout((4, 6), shape=shape, samples=24)
+    x, y = np.meshgrid(np.linspace(-1, 1, 6 * 80 + 1), np.linspace(-1, 1, 4 * 80 + 1))
+    x, y = placed(x, y, BEND, shape)
+    cross = (x[1:, 1:] - x[:-1, :-1]) * (y[1:, :-1] - y[:-1, 1:]) - (x[1:, :-1] - x[:-1, 1:]) * (
+        y[1:, 1:] - y[:-1, :-1]
+    )
+    area = torch.from_numpy(np.abs(cross).reshape(4, 80, 6, 80).sum((1, 3)) / 8)
+    assert area.sum() == pytest.approx(1, abs=1e-9)  # the warp is a bijection of the scene
+    energy, expected = (sensor(image) * area).sum((-2, -1)), image.mean((-2, -1))
+    torch.testing.assert_close(energy, expected, rtol=0, atol=1e-9 if shape == "rectangular" else 1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_constant_scene_stays_constant(shape: Any, dtype: torch.dtype) -> None:
+    sensor = SensorLayout((3, 5), shape=shape, curvature=(0.55, -0.55), dtype=dtype)
+    seen = sensor(torch.full((2, 1, 30, 40), 0.7, dtype=dtype))
+    assert seen.dtype == dtype
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.7))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_half_precision_follows_double(shape: Any) -> None:
+    image = scene(2, 3, 40, 300)
+    expected = layout((4, 30), shape=shape)(image)
+    ours = layout((4, 30), shape=shape).to(torch.bfloat16)(image.bfloat16())
+    assert (ours.double() - expected).abs().max() < 0.02  # point coordinates in bfloat16 alone would be off by 0.2
+
+
+def test_warp_in_closed_form() -> None:
+    x, y = np.meshgrid(np.linspace(-1.2, 1.2, 25), np.linspace(-1, 1, 9))
+    for bend in (BEND, (-0.95, 0.9), (0.0, 0.5)):
+        ours = warp_points(
+            torch.from_numpy(np.stack([x, y], -1)), torch.tensor(bend, dtype=torch.float64), shape="curvilinear"
+        )
+        np.testing.assert_allclose(ours.numpy(), np.stack(placed(x, y, bend, "curvilinear"), -1), atol=1e-12)
+    ours = warp_points(torch.from_numpy(np.stack([x, y], -1)).clamp(-1, 1), torch.tensor(BEND, dtype=torch.float64))
+    np.testing.assert_allclose(ours.numpy(), np.stack(placed(x.clip(-1, 1), y, BEND, "rectangular"), -1), atol=1e-12)
+
+
+def test_warp_has_the_slopes_of_the_paper() -> None:
+    s, t = BEND
+    bend = torch.tensor(BEND, dtype=torch.float64)
+    for shape in SHAPES:
+        jacobian = torch.autograd.functional.jacobian(
+            lambda p, k=shape: warp_points(p, bend, shape=k), torch.zeros(2, dtype=torch.float64)
+        )
+        expected = torch.diag((1 - bend) / (1 + bend))  # also on the axes: the official code has 1 there
+        torch.testing.assert_close(jacobian, expected)
+    x, y = 0.3, -0.5
+    r = np.hypot(x, y)
+    ds, dt = (2 * c * (1 - c) / (1 + c - 2 * c * r) ** 2 for c in BEND)
+    expected = torch.tensor(
+        [[gain(r, s) + x * x * ds / r, x * y * ds / r], [x * y * dt / r, gain(r, t) + y * y * dt / r]]
+    )
+    point = torch.tensor([x, y], dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda p: warp_points(p, bend, shape="curvilinear"), point)
+    torch.testing.assert_close(jacobian, expected)
+
+
+def test_weights_of_the_quadrature_are_the_jacobian_determinant() -> None:
+    # one sample per "pixel" would cancel it: read it off two scenes' pixel, one sample each, a half-black scene
+    sensor = layout((1, 1), shape="curvilinear", samples=6)
+    image = torch.zeros(36, 6, 6, dtype=torch.float64)
+    centers = (torch.arange(6, dtype=torch.float64) * 2 - 5) / 6
+    points = torch.stack(torch.meshgrid(centers, centers, indexing="xy"), -1).view(36, 2)
+    bend = torch.tensor(BEND, dtype=torch.float64)
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda p: warp_points(p, bend, shape="curvilinear"), p) for p in points]
+    )
+    weights = torch.linalg.det(jacobians) / torch.linalg.det(jacobians).sum()
+    image.view(36, 36).fill_diagonal_(1)  # unit pulses: their readings are the weights spread by interpolation
+    spread = F.grid_sample(
+        image[None],
+        warp_points(points, bend, shape="curvilinear").view(1, 1, 36, 2),
+        padding_mode="border",
+        align_corners=False,
+    )
+    torch.testing.assert_close(sensor(image)[:, 0, 0], (spread[0, :, 0] * weights).sum(-1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=6),
+    st.tuples(st.floats(-0.95, 0.95), st.floats(-0.95, 0.95)),
+    st.sampled_from(SHAPES),
+)
+def test_round_trip(points: list[tuple[float, float]], bend: tuple[float, float], shape: Any) -> None:
+    scene_points, curvature = torch.tensor(points, dtype=torch.float64), torch.tensor(bend, dtype=torch.float64)
+    back = warp_points(unwarp_points(scene_points, curvature, shape=shape), curvature, shape=shape)
+    torch.testing.assert_close(back, scene_points, rtol=1e-10, atol=1e-11)
+    there = unwarp_points(warp_points(scene_points, curvature, shape=shape), curvature, shape=shape)
+    torch.testing.assert_close(there, scene_points, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("bend", [(0.5, -0.4), (0.999, -0.999), (-0.95, -0.1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_inverse_against_brentq(bend: tuple[float, float], dtype: torch.dtype) -> None:
+    points = scene(40, 2, seed=3).to(dtype) * 1.4 - 0.7
+    ours = unwarp_points(points, torch.tensor(bend, dtype=dtype), shape="curvilinear")
+    assert ours.dtype == dtype
+    s, t = torch.tensor(bend, dtype=dtype).tolist()
+    for (x, y), found in zip(points.tolist(), ours.tolist(), strict=True):
+        r = brentq(lambda r, x=x, y=y: np.hypot(x / gain(r, s), y / gain(r, t)) - r, 0, 1, xtol=1e-15, rtol=1e-14)
+        np.testing.assert_allclose(
+            found, [x / gain(r, s), y / gain(r, t)], atol=1e-9 if dtype == torch.float64 else 3e-7
+        )
+
+
+def test_inverse_carries_the_implicit_derivative() -> None:
+    bend = torch.tensor(BEND, dtype=torch.float64)
+    point = torch.tensor([0.4, -0.3], dtype=torch.float64)
+    at = unwarp_points(point, bend, shape="curvilinear")
+    inverse = torch.autograd.functional.jacobian(lambda p: unwarp_points(p, bend, shape="curvilinear"), point)
+    forward = torch.autograd.functional.jacobian(lambda p: warp_points(p, bend, shape="curvilinear"), at)
+    torch.testing.assert_close(inverse @ forward, torch.eye(2, dtype=torch.float64))
+    ds, dt = motion(*at.numpy(), BEND, "curvilinear")
+    by_bend = torch.autograd.functional.jacobian(lambda c: unwarp_points(point, c, shape="curvilinear"), bend)
+    torch.testing.assert_close(by_bend, -inverse @ torch.diag(torch.tensor([ds, dt])))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_sample_on_the_centre_is_harmless(shape: Any, samples: int) -> None:
+    sensor = SensorLayout((3, 5), shape=shape, samples=samples, curvature=(0.3, -0.2))  # odd q·w and q·h
+    image = scene(1, 9, 15).float().requires_grad_()
+    seen = sensor(image)
+    flat = sensor.rectify(seen, (3, 5))
+    corner = torch.zeros(1, 2, requires_grad=True)
+    moved = warp_points(corner, sensor.curvature, shape=shape) + unwarp_points(corner, sensor.curvature, shape=shape)
+    (seen.sum() + flat.square().sum() + moved.sum()).backward()
+    for value in (seen, flat, sensor.raw.grad, image.grad, corner.grad):
+        assert value is not None
+        assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_x_and_y_are_not_swapped(shape: Any) -> None:
+    stripes = torch.linspace(0, 1, 40).expand(1, 20, 40)  # brightness is the x coordinate
+    bent = SensorLayout((2, 4), shape=shape, curvature=(0.5, 0.0))
+    even = SensorLayout((2, 4), shape=shape)
+    assert (bent(stripes)[0, :, 2] < even(stripes)[0, :, 2] - 0.02).all()  # x crowds the centre
+    upright = SensorLayout((2, 4), shape=shape, curvature=(0.0, 0.5))
+    if shape == "rectangular":
+        torch.testing.assert_close(upright(stripes), even(stripes))
+    torch.testing.assert_close(bent(stripes), bent(stripes.flip(-1)).flip(-1))
+    corners = bent.vertices()
+    assert corners.shape == (3, 5, 2)
+    torch.testing.assert_close(corners[1, 3], torch.tensor([0.5 * (0.5 / (1.5 - 0.5)), 0.0]))  # φ(1/2, 0) at s = 1/2
+    torch.testing.assert_close(
+        corners[[0, 0, 2, 2], [0, 4, 0, 4]], torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rectified_readings_land_where_they_came_from(shape: Any) -> None:
+    ys, xs = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    sensor = SensorLayout((24, 32), shape=shape, curvature=(0.5, 0.2))
+    ramps = torch.stack([xs / 64, ys / 48])
+    flat = sensor.rectify(sensor(ramps), (48, 64))
+    assert (flat - ramps)[:, 4:-4, 4:-4].abs().max() < 0.02  # the error of linear interpolation between bent pixels
+    labels = (xs > 40).long()[None]
+    seen = (sensor(ramps)[:1] > 40 / 64).long()
+    rebuilt = sensor.rectify(seen, (48, 64), mode="nearest")
+    assert rebuilt.dtype == torch.long
+    assert (rebuilt != labels).double().mean() < 0.05
+    assert sensor.rectify(seen.expand(2, 5, 1, -1, -1), (6, 7), mode="nearest").shape == (2, 5, 1, 6, 7)
+
+
+def test_rectify_without_curvature_is_interpolation() -> None:
+    features = scene(2, 3, 4, 6).float()
+    expected = F.interpolate(features, (8, 18), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(SensorLayout((4, 6), shape="curvilinear").rectify(features, (8, 18)), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_learns_where_the_scene_differs(shape: Any) -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(2, 1, 32, 32)
+    image[1, :, 15:17] = 1  # a thin line through the middle: smaller pixels along y see it better
+    sensor = SensorLayout(4, shape=shape)
+    optimizer = torch.optim.SGD(sensor.parameters(), lr=3.0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (-sensor(image)[1].amax()).backward()
+        optimizer.step()
+    assert sensor.curvature[1] > 0.3
+    assert sensor.curvature.abs().max() < 0.6
+    if shape == "rectangular":
+        assert sensor.curvature[0].abs() < 1e-5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiles_whole_to_the_same_answer(shape: Any) -> None:
+    sensor, image = layout(shape=shape), scene(2, 1, 9, 14)
+    compiled = torch.compile(sensor, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image), sensor(image))
+    rectify = torch.compile(sensor.rectify, fullgraph=True, backend="eager")
+    torch.testing.assert_close(rectify(image, (5, 6)), sensor.rectify(image, (5, 6)))
+    points, bend = scene(5, 2), torch.tensor(BEND, dtype=torch.float64)
+    warp = torch.compile(warp_points, fullgraph=True, backend="eager")
+    torch.testing.assert_close(warp(points, bend, shape=shape), warp_points(points, bend, shape=shape))
+
+
+POINTS, FLAT = torch.zeros(3, 2), torch.zeros(2)
+EDGES = torch.tensor([-1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: SensorLayout(4, shape="hexagonal"), ValueError, r"shape must be .*got 'hexagonal'"),  # type: ignore[arg-type]
+        (lambda: warp_points(POINTS, FLAT, shape="round"), ValueError, r"shape must be .*got 'round'"),  # type: ignore[arg-type]
+        (lambda: SensorLayout(0), ValueError, r"size must be at least 1 .*got 0"),
+        (lambda: SensorLayout((4, 0)), ValueError, r"size must be at least 1 .*got \(4, 0\)"),
+        (lambda: SensorLayout(4, samples=0), ValueError, r"samples must be at least 1, got 0"),
+        (lambda: SensorLayout(4, max_curvature=1.0), ValueError, r"max_curvature must lie in \(0, 1\), got 1\.0"),
+        (lambda: SensorLayout(4, max_curvature=0.0), ValueError, r"max_curvature must lie in \(0, 1\), got 0\.0"),
+        (lambda: SensorLayout(4, curvature=(0.0, -0.6)), ValueError, r"curvature must be .*got \(0\.0, -0\.6\)"),
+        (lambda: SensorLayout(4, curvature=(0.1,)), ValueError, r"curvature must be two numbers.*got \(0\.1,\)"),  # type: ignore[arg-type]
+        (lambda: SensorLayout(4)(torch.rand(8, 8)), ValueError, r"image must have at least 3 dimensions.*\(8, 8\)"),
+        (lambda: SensorLayout(4)(torch.rand(1, 8, 3)), ValueError, r"image must be at least as fine.*\(1, 8, 3\)"),
+        (lambda: SensorLayout((4, 2))(torch.rand(1, 3, 8)), ValueError, r"image must be at least as fine"),
+        (lambda: SensorLayout(4)(torch.ones(1, 8, 8).byte()), TypeError, "got torch.uint8"),
+        (lambda: SensorLayout(2).rectify(torch.rand(2, 2), (4, 4)), ValueError, r"features must have at least 3"),
+        (lambda: SensorLayout(2).rectify(torch.ones(2, 2).long(), (4, 4), mode="nearest"), ValueError, r"features must"),
+        (lambda: SensorLayout(2).rectify(torch.ones(1, 2, 2).long(), (4, 4)), TypeError, r"features must be floating"),
+        (lambda: SensorLayout(2).rectify(torch.rand(1, 2, 2), (4, 0)), ValueError, r"size must .*\(4, 0\)"),
+        (lambda: SensorLayout(2).rectify(torch.rand(1, 2, 2), (4, 4), mode="area"), ValueError, r"mode must .*'area'"),
+        (lambda: box_average(torch.rand(4), EDGES, EDGES), ValueError, r"image must have at least 2 dimensions"),
+        (lambda: box_average(torch.ones(4, 4).long(), EDGES, EDGES), TypeError, r"image must be floating point"),
+        (lambda: box_average(torch.rand(4, 4), EDGES.flip(0), EDGES), ValueError, r"x_edges must increase, got \[1\.0"),
+        (lambda: box_average(torch.rand(4, 4), EDGES, EDGES * 0), ValueError, r"y_edges must increase"),
+        (lambda: box_average(torch.rand(4, 4), EDGES, EDGES * 1.5), ValueError, r"y_edges must lie in .*\[-1\.5"),
+        (lambda: box_average(torch.rand(4, 4), EDGES + 0.5, EDGES), ValueError, r"x_edges must lie in \[-1, 1\]"),
+        (lambda: box_average(torch.rand(4, 4), EDGES * torch.nan, EDGES), ValueError, r"x_edges must increase"),
+        (lambda: box_average(torch.rand(4, 4), EDGES[None], EDGES), ValueError, r"x_edges must have shape \(n,\)"),
+        (lambda: box_average(torch.rand(4, 4), EDGES[:1], EDGES), ValueError, r"x_edges must have"),
+        (lambda: box_average(torch.rand(4, 4), EDGES, EDGES.long()), TypeError, r"y_edges must be floating point"),
+        (lambda: warp_points(POINTS, torch.tensor([0.0, 1.0])), ValueError, r"curvature must lie .*\[0\.0, 1\.0\]"),
+        (lambda: warp_points(POINTS, torch.tensor([0.0, torch.nan])), ValueError, r"curvature must lie in"),
+        (lambda: unwarp_points(POINTS, torch.tensor([-1.0, 0.0])), ValueError, r"curvature must lie in"),
+        (lambda: unwarp_points(POINTS, torch.zeros(3)), ValueError, r"curvature must have shape \(2,\), got \(3,\)"),
+        (lambda: warp_points(torch.zeros(2, 3), FLAT), ValueError, r"points must have .* got \(2, 3\)"),
+        (lambda: warp_points(torch.tensor(0.5), FLAT), ValueError, r"points must have shape"),
+        (lambda: warp_points(POINTS.long(), FLAT), TypeError, r"points must be floating point, got torch.int64"),
+    ],
+)  # fmt: skip
+def test_names_the_bad_argument(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_leading_dimensions_and_state(shape: Any) -> None:
+    sensor, images = layout(shape=shape), scene(2, 3, 4, 9, 14)
+    loop = torch.stack([torch.stack([sensor(image) for image in row]) for row in images])
+    torch.testing.assert_close(sensor(images), loop)
+    twin = SensorLayout((3, 5), shape=shape, dtype=torch.float64)
+    assert list(sensor.state_dict()) == ["raw"]
+    twin.load_state_dict(sensor.state_dict())
+    torch.testing.assert_close(twin(images), sensor(images))
+    assert f"shape='{shape}'" in repr(sensor)

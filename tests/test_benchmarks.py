@@ -1,0 +1,151 @@
+"""The benchmark harness on toys with a clock of our own, and the set-up of every real case; nothing here is timed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.harness import Case, Result, Spread, cases, compare, papers, peak_bytes
+from benchmarks.report import duration, page, record, size
+from click.testing import CliRunner
+
+from throughline import catalog
+
+
+def ours() -> int:
+    return 1
+
+
+def peer() -> int:
+    return 2
+
+
+def agree() -> None:
+    pass
+
+
+def toy(**changes: Any) -> Case:
+    return Case(
+        **{
+            "name": "toy",
+            "setup": lambda: {"ours": ours, "peer": peer, "agree": agree},
+            "bar": 0.5,
+            "peer": "them 1.0",
+            **changes,
+        }
+    )
+
+
+def clock(seconds: dict[Callable[[], Any], list[float]]) -> Callable[[Callable[[], Any], int], float]:
+    """Reports the given seconds in turn, after two calls that warm up and choose the number of repeats."""
+    calls: dict[Callable[[], Any], int] = dict.fromkeys(seconds, -2)
+
+    def read(call: Callable[[], Any], number: int) -> float:
+        calls[call] += 1
+        return seconds[call][max(calls[call] - 1, 0)]
+
+    return read
+
+
+def measured(case: Case, ours_s: list[float], peer_s: list[float], floor: float | None = None) -> Result:
+    return compare(case, paper="p", rounds=len(ours_s), clock=clock({ours: ours_s, peer: peer_s}), floor=floor)
+
+
+def test_the_ratio_is_the_median_over_the_rounds() -> None:
+    slow, fast = [2.0, 4.0, 30.0], [4.0, 10.0, 40.0]  # round by round 0.5, 0.4, 0.75; of the medians it would be 0.4
+    result = measured(toy(), slow, fast, floor=1.0)
+    assert result.ratio is not None
+    assert result.ratio.median == 0.5
+    assert result.ratio[1:] == pytest.approx(tuple(np.quantile([0.5, 0.4, 0.75], [0.1, 0.9])))
+    assert (result.ours.median, result.share) == (4.0, 0.25)
+    assert result.held
+
+
+def test_a_missed_bar_is_not_held() -> None:
+    assert not measured(toy(bar=0.49), [1.0] * 3, [2.0] * 3).held
+    assert measured(toy(bar=0.51), [1.0] * 3, [2.0] * 3).held
+
+
+def test_a_bar_in_seconds_needs_no_peer() -> None:
+    alone = toy(bar=None, peer=None, bar_seconds=2.0, setup=lambda: {"ours": ours, "agree": agree})
+    assert measured(alone, [1.9] * 3, []).held
+    assert not measured(alone, [2.1] * 3, []).held
+    assert measured(alone, [1.0] * 3, []).ratio is None
+
+
+def test_peers_that_disagree_are_not_timed() -> None:
+    def differ() -> None:
+        raise AssertionError("1 != 2")
+
+    with pytest.raises(AssertionError, match="1 != 2"):
+        measured(toy(setup=lambda: {"ours": ours, "peer": peer, "agree": differ}), [], [])
+
+
+@pytest.mark.parametrize("wrong", [{"bar": None, "peer": None}, {"peer": None}, {"bar": None, "bar_seconds": 1.0}])
+def test_a_case_needs_a_bar_that_fits(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"toy: .*bar"):
+        toy(**wrong)
+
+
+def test_blocks_alternate_who_comes_first() -> None:
+    order: list[str] = []
+
+    def watch(call: Callable[[], Any], number: int) -> float:
+        order.append(call.__name__)
+        return 1.0
+
+    compare(toy(), paper="p", rounds=4, clock=watch)
+    blocks = order[4:]  # behind the warm-up
+    assert [blocks[i : i + 2] for i in range(0, 8, 2)] == [["peer", "ours"], ["ours", "peer"]] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak")
+def test_the_peak_counts_what_is_freed_again() -> None:
+    peak = peak_bytes(lambda: torch.ones(2**24).sum())
+    assert peak is not None
+    assert 2**26 <= peak < 2**26 + 2**24
+
+
+def test_report_and_record() -> None:
+    result = measured(toy(), [1e-3] * 3, [4e-3] * 3, floor=2.5e-4)
+    written = page([result], {"processor": "abacus"})
+    assert "| toy | 1 ms | 4 ms (them 1.0) | 0.25 (0.25–0.25) | 0.5 × | n/a / n/a | 25% | yes |" in written
+    assert "| processor | abacus |" in written
+    stored = json.loads(json.dumps(record(result)))
+    assert (stored["ratio"]["median"], stored["bar"], stored["held"]) == (0.25, 0.5, True)
+    assert [duration(s) for s in (2.0, 0.0123456, 4.56e-6, 5e-9)] == ["2 s", "12.3 ms", "4.56 µs", "5 ns"]
+    assert size(3 * 2**19) == "1.5 MiB"
+    assert Spread(1.0, 0.5, 2.0).median == 1.0
+
+
+def test_the_exit_status_tells_of_a_missed_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import __main__ as command
+
+    for bar, status in ((0.6, 0), (0.4, 1)):
+        result = measured(toy(bar=bar), [1.0] * 3, [2.0] * 3)
+        monkeypatch.setattr(command, "papers", lambda: ["p"])
+        monkeypatch.setattr(command, "cases", lambda slug, result=result: [result.case])
+        monkeypatch.setattr(command, "measure", lambda slug, index, rounds, result=result: result)
+        monkeypatch.setattr(command, "machine", lambda: {"processor": "abacus"})
+        options = ["--write", str(tmp_path / "page.md"), "--json", str(tmp_path / "numbers.json")]
+        ran = CliRunner().invoke(command.main, options)
+        assert ran.exit_code == status, ran.output
+        assert "toy" in (tmp_path / "page.md").read_text(encoding="utf-8")
+        assert json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))["results"][0]["bar"] == bar
+
+
+def test_every_paper_with_parts_is_benchmarked() -> None:
+    assert papers() == sorted(entry.slug for entry in catalog.papers() if entry.has_parts)
+
+
+ALL = [pytest.param(case, id=f"{slug}: {case.name}") for slug in papers() for case in cases(slug)]
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_the_two_sides_agree(case: Case) -> None:
+    calls = case.setup()
+    assert set(calls) == {"ours", "agree"} | ({"peer"} if case.peer is not None else set())
+    calls["agree"]()
