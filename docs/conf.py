@@ -53,6 +53,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("throughline",),
     "filename_pattern": r"plot_",
+    "capture_repr": (),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

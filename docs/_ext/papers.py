@@ -37,7 +37,7 @@ def write_pages(docs: Path) -> list[Path]:
     pages = {generated / "papers" / f"{entry.slug}.md": paper_page(entry, docs) for entry in papers()}
     pages[generated / "papers" / "index.md"] = papers_index(docs)
     pages |= {generated / "areas" / f"{area}.md": area_table(area, docs) for area in areas()}
-    pages[generated / "api" / "index.md"] = reference_index()
+    pages[generated / "api" / "index.md"] = reference_index(docs)
     alone = [module for module in part_modules() if module not in owners()]
     pages |= {generated / "api" / f"{module}.md": module_page(module) for module in (*alone, *TOOLS)}
     for folder in {path.parent for path in pages}:
@@ -117,7 +117,7 @@ def module_page(module: str) -> str:
     return f"# {_full(module)}\n\n{_automodule(module)}\n"
 
 
-def reference_index() -> str:
+def reference_index(docs: Path) -> str:
     """Every public module with its public names, each linked to where it is documented."""
     lines = [
         "# Reference",
@@ -134,6 +134,9 @@ def reference_index() -> str:
             lines[-1] += f"\n| [`{module}`]({_home(module, '.')}) | {names} |"
     alone = [module for module in part_modules() if module not in owners()]
     entries = "\n".join(f"{module} <{module}>" for module in (*alone, *TOOLS))
+    if (docs / "benchmarks.md").exists():
+        lines.append("How fast the parts are beside their peers: [benchmarks](../../benchmarks.md).")
+        entries += "\nbenchmarks <../../benchmarks>"
     lines.append(f"```{{toctree}}\n:hidden:\n\n{entries}\n```")
     return "\n\n".join(lines) + "\n"
 

@@ -120,6 +120,17 @@ def test_layout_has_its_own_learning_rate() -> None:
     assert layout.curvature.abs().max() == 0
 
 
+def test_rates_decay_after_every_epoch() -> None:
+    ends = []
+    for epochs in (1, 2):  # with a decay to 0 the second epoch changes nothing
+        config = dataclasses.replace(SMOKE, epochs=epochs, decay=0.0)
+        layout = SensorLayout(3)
+        fit(tasks.load(config, 0), layout, config, 0, Record(), 0, 20 * epochs)
+        ends.append(layout.curvature.detach())
+    assert ends[0].abs().max() > 0
+    torch.testing.assert_close(*ends)
+
+
 def test_figures(smoke: Any) -> None:
     figures = CLAIM.figures(Stored(smoke, ARMS))  # type: ignore[arg-type]
     assert len(figures) == 5
@@ -300,6 +311,27 @@ def test_segmentation_is_measured_on_the_regular_grid() -> None:
     assert reading.shape == (2, 3, 8, 12)
     assert set(target[:, :2].unique().tolist()) == {255}
     assert target[:, 2:].max() < 4
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_segmentation_is_rectified(monkeypatch: pytest.MonkeyPatch) -> None:
+    def target(self: Pictures, i: int) -> Tensor:
+        ids = np.full((16, 24), 7, np.uint8)
+        ids[:, 16:] = 8  # right of φ(1/2) = 0.3, which is column 15.6
+        return self.options["target_transform"](Image.fromarray(ids))
+
+    class RightQuarter(nn.Module):
+        """Class 1 in the last three of the sensor's twelve columns."""
+
+        def forward(self, reading: Tensor) -> Tensor:
+            scores = torch.zeros(len(reading), 19, *reading.shape[-2:])
+            scores[:, 0, :, :9] = scores[:, 1, :, 9:] = 1
+            return scores
+
+    monkeypatch.setattr(Cityscapes, "target", target)
+    task = tasks.load(dataclasses.replace(PAPER, dataset="cityscapes", sensor=(8, 12)), 0)
+    measured = task.measure(SensorLayout((8, 12), curvature=(0.4, 0.1)), RightQuarter())
+    assert measured == {"accuracy": 1.0, "miou": 1.0}
 
 
 @pytest.mark.usefixtures("torchvision")

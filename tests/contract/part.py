@@ -1,6 +1,7 @@
 """What the contract suite knows of a part: how to call it, what it must refuse, and which checks it is left out of."""
 
 import inspect
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,8 @@ from sklearn.base import BaseEstimator
 from torch import Generator, Tensor, nn
 
 Arguments = tuple[Any, ...]
+# torch's default backend, where there is what it needs
+COMPILER = "inductor" if any(shutil.which(name) for name in ("g++", "clang++", "c++")) else "aot_eager"
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -54,7 +57,9 @@ class Part:
         reference: slow arithmetic from elsewhere, of the same arguments.
         tolerance: relative and absolute, of results in float32 and bfloat16.
         own_precision: whether a module computes in the dtype of its state, whatever that of the input.
-        backend: of ``torch.compile``; inductor where it costs a few seconds at most.
+        shortest: the least dtype of results; inputs in a shorter one give this.
+        backend: of ``torch.compile``: `COMPILER` for a few rows, since it takes seconds; "eager" only traces, for rows
+            whose long graphs are compiled in another.
         skips: the checks that do not hold, each with its reason; one that would hold fails.
     """
 
@@ -72,6 +77,7 @@ class Part:
     reference: Callable[..., Any] | None = None
     tolerance: tuple[float, float] = (1e-4, 3e-2)
     own_precision: bool = False
+    shortest: torch.dtype = torch.bfloat16
     backend: str = "aot_eager"
     skips: Mapping[str, str] = field(default_factory=dict)
 

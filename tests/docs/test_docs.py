@@ -185,7 +185,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 # Commands (that snippets run and commands parse is tests/test_snippets.py)
 
-RUNS = {c: shlex.split(c)[1:] for page in SOURCES for c in commands(page) if c.startswith("run ") and "--like" not in c}
+TYPED = [shlex.split(line, comments=True) for page in (ROOT / "README.md", *SOURCES) for line in commands(page)]
+RUNS = {shlex.join(words): words[1:] for words in TYPED if words[0] == "run" and "--like" not in words}
 
 
 @pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)
@@ -215,7 +216,7 @@ def test_gallery_script_draws(script: Path, tmp_path: Path) -> None:
     code += "import matplotlib.pyplot as plt; assert plt.get_fignums(), 'no figure was drawn'"
     env = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "THROUGHLINE_DATA": str(tmp_path)}  # no data set
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )
     assert ran.returncode == 0, ran.stderr
     text = script.read_text(encoding="utf-8")

@@ -23,12 +23,15 @@ settings = {
 # One row per class, time from left to right, a dashed line where a task ends. Every sample appears exactly once.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey=True, layout="constrained")
-for axis, (title, options) in zip(axes.flat, settings.items()):
+for axis, (title, options) in zip(axes.flat, settings.items(), strict=True):
     tasks = si_blurry(labels, tasks=4, generator=torch.Generator().manual_seed(5), **options)
     order = labels[torch.cat(tasks)]
     counts = torch.stack([part.bincount(minlength=12) for part in order.chunk(60)], 1).double()
     axis.imshow(
-        counts.where(counts > 0, torch.nan), aspect="auto", interpolation="nearest", extent=(0, 1200, 11.5, -0.5)
+        counts.where(counts > 0, torch.nan).numpy(),
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, 1200, 11.5, -0.5),
     )
     for end in torch.tensor([len(task) for task in tasks]).cumsum(0)[:-1]:
         axis.axvline(end, color="grey", linestyle="--", linewidth=1)

@@ -9,7 +9,7 @@ of low rank they do not. We stream 2,048 rows of rank 30 in 300 columns and comp
 import matplotlib.pyplot as plt
 import torch
 
-from throughline.core.ridge import RecursiveRidge, ridge
+from throughline.core.ridge import RecursiveRidge
 
 penalty, batch = 1e-3, 64
 generator = torch.Generator().manual_seed(0)
@@ -66,11 +66,11 @@ figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for name, values in errors.items():
     axis.plot(seen, values, label=name)
 axis.set(yscale="log", xlabel="rows seen", ylabel="relative error of the predictions")
-axis.legend(loc="center right")
+axis.legend(loc=(0.66, 0.2))
 
 # %%
-# The plain recursion has lost most of its digits at once. The gain form keeps what a matrix of this condition allows, and
-# the information form, which solves from the accumulated sums, is exact to rounding: it is the default.
+# The plain recursion has lost most of its digits at once. The gain form keeps what a matrix of this condition allows,
+# and the information form, which solves from the accumulated sums, is exact to rounding: it is the default.
 #
 # Being sums, two learners also merge into one that has seen the rows of both.
 
@@ -78,6 +78,3 @@ here = RecursiveRidge(300, penalty=penalty).update(x[:700], y[:700])
 there = RecursiveRidge(300, penalty=penalty).update(x[700:], y[700:])
 merged = x @ here.merge(there).weight
 print(f"merged against all at once: {(merged - exact(x, y)).norm() / merged.norm():.1e}")
-print(
-    f"dual form on 100 rows:      {(x[:100] @ ridge(x[:100], y[:100], penalty=penalty) - exact(x[:100], y[:100])).norm():.1e}"
-)

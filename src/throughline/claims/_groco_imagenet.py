@@ -23,6 +23,7 @@ from throughline.lab import Log, require
 
 __all__ = ["train_imagenet"]
 
+EPOCHS_OF_PROBE = 90
 FOLLOW = "import sys; from throughline.claims._groco_imagenet import follow; follow(sys.argv[1])"
 
 
@@ -84,7 +85,8 @@ def _train(arm: str, config: Config, seed: int, rank: int, log: Log | None) -> n
     encoder.fc = nn.Identity()
     model: nn.Module = nn.Sequential(encoder, projection(features, features, width)).to(device)
     if config.gpus > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if device.type == "cuda" else model  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         model = nn.parallel.DistributedDataParallel(model)
     loss_of = _objective(arm, config)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-6)
@@ -155,13 +157,13 @@ def _evaluate(encoder: nn.Module, config: Config, seed: int) -> dict[str, float]
 
 
 def _probe(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, seed: int) -> float:
-    """A linear layer on the stored features: SGD, 90 epochs, cosine schedule."""
+    """A linear layer on the stored features: SGD with a cosine schedule."""
     layer = nn.Linear(bank.shape[1], int(bank_labels.max()) + 1).to(bank.device)
     std, mean = torch.std_mean(bank.float(), 0)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9)
     draw, batch = torch.Generator().manual_seed(seed), 1024
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 90 * -(-len(bank) // batch))
-    for _ in range(90):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS_OF_PROBE * -(-len(bank) // batch))
+    for _ in range(EPOCHS_OF_PROBE):
         for rows in torch.split(torch.randperm(len(bank), generator=draw).to(bank.device), batch):
             loss = F.cross_entropy(layer((bank[rows].float() - mean) / std.clamp_min(1e-6)), bank_labels[rows])
             optimizer.zero_grad(set_to_none=True)

@@ -123,12 +123,12 @@ def _classification(config: "Config", seed: int) -> Task:
         readings = x if learned else _read(layout, x)  # a fixed sensor reads every scene once: the same numbers, faster
         draw = torch.Generator().manual_seed(seed)
         for _ in range(config.epochs):
-            for rows in torch.randperm(len(x), generator=draw).split(config.batch):
+            for rows in torch.split(torch.randperm(len(x), generator=draw), config.batch):
                 yield layout(readings[rows]) if learned else readings[rows], y[rows]
 
     def measure(layout: SensorLayout, net: Network) -> dict[str, float]:
         with torch.no_grad():
-            found = torch.cat([net(part).argmax(-1) for part in _read(layout, x_test).split(CHUNK)])
+            found = torch.cat([net(part).argmax(-1) for part in torch.split(_read(layout, x_test), CHUNK)])
         return {"accuracy": (found == y_test).double().mean().item()}
 
     def loss(_: SensorLayout, output: Tensor, target: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def _classification(config: "Config", seed: int) -> Task:
 
 @torch.no_grad()
 def _read(layout: SensorLayout, images: Tensor) -> Tensor:
-    return torch.cat([layout(part) for part in images.split(CHUNK)])
+    return torch.cat([layout(part) for part in torch.split(images, CHUNK)])
 
 
 def _convolutional(channels: int, size: tuple[int, int], classes: int) -> Network:

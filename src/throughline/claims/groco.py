@@ -38,9 +38,9 @@ class Config:
     epochs: int = 15
     batch: int = 256
     k: int = 5  # neighbours that vote
-    infonce_lr: float = 4e-3
-    groco_lr: float = 4e-3
-    temperature: float = 0.2
+    infonce_lr: float = 8e-3
+    groco_lr: float = 8e-3
+    temperature: float = 0.1
     size: int = 28
     data: Source | None = None
     root: str = ""  # imagenet: the folder that holds train/ and val/
@@ -60,7 +60,7 @@ class GroupOrdering(Claim):
     scales = {
         "smoke": Config("digits", epochs=2, size=8),
         "laptop": Config(),
-        "paper": Config("imagenet", epochs=100, batch=1024, k=20, temperature=0.1, size=224, device="cuda"),
+        "paper": Config("imagenet", epochs=100, batch=1024, k=20, size=224, device="cuda"),
     }
     accepts = ("images",)
     quotes = (
@@ -243,7 +243,8 @@ def train(
     per_epoch = len(split.bank) // batch
     steps = config.epochs * per_epoch
     lr = config.groco_lr if arm == "groco" else config.infonce_lr
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1, cycle_momentum=False)
+    cycle = max(steps, 20)  # it divides by zero when the warm-up is one step
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, cycle, pct_start=0.1, cycle_momentum=False)
     watch = set(np.linspace(0, steps - 1, EVALUATIONS + 1).round().astype(int).tolist())
     for step in range(steps):
         if step % per_epoch == 0:

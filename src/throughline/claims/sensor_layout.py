@@ -184,8 +184,8 @@ def learning(results: Results) -> "Figure":
         draw_bands(axis, results, f"curvature_{name}", ("uniform", "rectangular", "curvilinear"))
         axis.set(title=f"along {name}", xlabel="step")
     axes[0].set_ylabel("curvature")
-    if axes[0].lines:
-        axes[0].legend()
+    if axes[1].lines:
+        axes[1].legend(loc="upper left")
     return figure
 
 
@@ -208,6 +208,7 @@ def sights(kept: dict[str, dict[str, Any]]) -> "Figure":
     """A row of test scenes, and a row for every arm with its pixels where they are and as large as they are."""
     first = next(iter(kept.values()))
     count = len(first["scenes"])
+    brightest = max(int(arrays["readings"].max()) for arrays in kept.values())  # means over areas are never as bright
     figure, axes = subplots(len(kept) + 1, count, size=(0.85 * count + 0.9, 0.88 * (len(kept) + 1)), squeeze=False)
     for axis, scene in zip(axes[0], first["scenes"], strict=True):
         _picture(axis, scene)
@@ -215,7 +216,7 @@ def sights(kept: dict[str, dict[str, Any]]) -> "Figure":
         corners, fine = _corners(arm, arrays)
         for axis, reading in zip(row, arrays["readings"], strict=True):
             colors = reading.repeat(fine, 0).repeat(fine, 1)
-            gray = {"cmap": "gray", "vmin": 0, "vmax": 255} if colors.shape[-1] == 1 else {}
+            gray = {"cmap": "gray", "vmin": 0, "vmax": brightest} if colors.shape[-1] == 1 else {}
             values = colors[..., 0] if gray else colors
             axis.pcolormesh(corners[..., 0], corners[..., 1], values, rasterized=True, **gray)
     for row, name in zip(axes, ("scene", *kept), strict=True):

@@ -278,8 +278,8 @@ def _equivalence_seeds(difference: np.ndarray, room: float, most: int = 10_000) 
     spread = float(difference.std(ddof=1))
 
     def enough(n: int) -> bool:
-        quantiles = scipy.stats.t.ppf((CONFIDENCE, (1 + POWER) / 2), n - 1)
-        return bool(quantiles.sum() * spread / math.sqrt(n) <= room)
+        t = scipy.stats.t(n - 1)
+        return float(t.ppf(CONFIDENCE) + t.ppf((1 + POWER) / 2)) * spread / math.sqrt(n) <= room
 
     return _smallest(enough, most)
 

@@ -5,16 +5,17 @@ light and dark.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from throughline.lab.results import Results
 
-__all__ = ["arm_color", "curve_bands", "paired_dots", "subplots"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["arm_color", "curve_bands", "draw_bands", "paired_dots", "subplots"]
 
 BASELINE = "#8a8f98"  # a grey that reads on white and on black
 PALETTE = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6")
@@ -34,13 +35,16 @@ STYLE = {
 
 def subplots(
     rows: int = 1, cols: int = 1, size: tuple[float, float] = (6.4, 3.6), **options: Any
-) -> tuple[Figure, Any]:
+) -> "tuple[Figure, Any]":
     """A transparent figure in the house style and its axes, as `matplotlib.pyplot.subplots` would return them.
 
     >>> figure, axes = subplots(1, 2)
     >>> len(axes)
     2
     """
+    from matplotlib import rc_context  # here: units import their claim's pictures, and start sooner without matplotlib
+    from matplotlib.figure import Figure
+
     with rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, cols, **options)
@@ -59,7 +63,7 @@ def arm_color(results: Results, arm: str) -> str:
 
 def paired_dots(
     results: Results, metric: str, arms: Sequence[str] | None = None, *, label: str | None = None
-) -> Figure:
+) -> "Figure":
     """One dot per arm and seed, a line per seed between the arms, and each arm's mean as a bar."""
     shown = tuple(arm for arm in (arms or results.arms) if arm in results.arms)
     figure, axis = subplots(size=(max(4.0, 1.25 * len(shown) + 1.5), 3.4))
@@ -81,7 +85,7 @@ def paired_dots(
 
 def curve_bands(
     results: Results, name: str, arms: Sequence[str] | None = None, *, label: str | None = None, xlabel: str = "step"
-) -> Figure:
+) -> "Figure":
     """A logged curve per arm: the mean over seeds, and a band from the lowest to the highest seed."""
     figure, axis = subplots()
     draw_bands(axis, results, name, arms)
@@ -92,7 +96,7 @@ def curve_bands(
     return figure
 
 
-def draw_bands(axis: Axes, results: Results, name: str, arms: Sequence[str] | None = None) -> None:
+def draw_bands(axis: "Axes", results: Results, name: str, arms: Sequence[str] | None = None) -> None:
     """`curve_bands` into axes of the caller's own."""
     for arm in (a for a in (arms or results.arms) if a in results.arms):
         curves = results.curve(name, arm)

@@ -261,9 +261,8 @@ def _solve_radius(points: Tensor, curvature: Tensor) -> Tensor:
     cross = a[..., :1] * b[..., 1:] - a[..., 1:] * b[..., :1]
     root = (aa - cross.square()).clamp_min(0).sqrt()  # (a·b)² - |a|² (|b|² - 1), by Lagrange's identity
     tiny = _tiny(points)
-    radius = torch.where(ab > 0, aa / (ab + root).clamp_min(tiny), (root - ab) / (1 - bb).clamp_min(tiny))
-    outside = torch.linalg.vector_norm(points, dim=-1, keepdim=True) >= 1
-    return torch.where(outside, torch.ones_like(radius), radius.clamp_max(1))
+    radius: Tensor = torch.where(ab > 0, aa / (ab + root).clamp_min(tiny), (root - ab) / (1 - bb).clamp_min(tiny))
+    return radius.clamp_max(1)  # beyond the unit circle the root is larger, and nothing moves
 
 
 def _box_average(image: Tensor, x_edges: Tensor, y_edges: Tensor) -> Tensor:

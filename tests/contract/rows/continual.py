@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
-from tests.contract.part import Bad, Part, normal, seeded
+from tests.contract.part import COMPILER, Bad, Part, normal, seeded
 from torch import Generator, Tensor, nn
 
 from throughline.continual.analytic import AnalyticClassifier, AnalyticHead, RandomExpansion, StreamingLDA
@@ -47,6 +47,7 @@ PARTS = [
         lambda g: (normal(g, 3),),
         {"in_features": 3, "out_features": 8},
         batched=(0,),
+        backend=COMPILER,
         edges={"single": lambda: (ONES[0],)},
         bad=(
             Bad(ValueError, r"in_features and out_features must be >= 1, got 3 and 0", out_features=0),
@@ -73,6 +74,7 @@ PARTS = [
         lambda g: (normal(g, 3),),
         {"in_features": 3},
         prepare=learn,
+        backend=COMPILER,
         batched=(0,),
         own_precision=True,
         edges={"single": lambda: (ONES[0],)},

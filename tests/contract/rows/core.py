@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import cauchy, norm
 from sklearn.linear_model import Ridge
-from tests.contract.part import Bad, Part, normal
+from tests.contract.part import COMPILER, Bad, Part, normal
 from torch import Tensor
 
 from throughline.core.ridge import RecursiveRidge, ridge
@@ -48,6 +48,7 @@ RIDGE = [
         variant=form,
         batched=(0, 1),
         reference=scikit_ridge,
+        backend=COMPILER if form == "dual" else "aot_eager",
         bad=(
             *PENALTY,
             Bad(TypeError, r"x must be floating point, got torch.int64", ONES.long(), ONES),
@@ -147,6 +148,7 @@ SORTING = [
             batched=(0,),
             edges=INFINITE,
             reference=functools.partial(probability, distribution),
+            backend=COMPILER if distribution == "cauchy" else "aot_eager",
             bad=(*SORT_BAD, Bad(TypeError, r"difference must be floating point, got torch.int64", torch.arange(4))),
         )
         for distribution in get_args(Distribution)
@@ -161,6 +163,7 @@ SORTING = [
             batched=(0,),
             edges=INFINITE,
             reference=lambda x, d=distribution, n=network: slow_sort(x, d, n)[0],
+            backend="aot_eager" if distribution == "cauchy" else "eager",
             bad=NETWORK_BAD,
         )
         for distribution, network in (*((d, "odd_even") for d in get_args(Distribution)), ("cauchy", "bitonic"))
@@ -176,6 +179,7 @@ SORTING = [
             reference=lambda x, u, n=network, t=transpose: (
                 slow_sort(x, "cauchy", n)[1].T @ u if t else slow_sort(x, "cauchy", n)[1] @ u
             ),
+            backend="aot_eager" if method == "adjoint" else "eager",
             bad=(
                 Bad(ValueError, r"x must have shape \(4,\) or .* got \(3,\)", torch.rand(4), torch.zeros(3)),
                 Bad(ValueError, r"leading dimensions of x must broadcast", torch.rand(2, 4), torch.zeros(3, 4)),
@@ -193,6 +197,7 @@ SORTING = [
         call=lambda x, **options: relaxed_sort(x, **options).matrix(),
         batched=(0,),
         reference=lambda x: slow_sort(x, "cauchy", "odd_even")[1],
+        backend="eager",
         skips={"errors": "the method takes no argument"},
     ),
     Part(

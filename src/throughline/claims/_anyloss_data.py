@@ -1,0 +1,143 @@
+"""Data of the AnyLoss claim: imbalanced binary tables split by seed, and one digit of MNIST against the others."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from throughline.data import DataError, Source, Table, binary, read_table, standardize, stratified_split
+from throughline.lab import require
+
+__all__ = ["GENERATED", "UCI", "Split", "Tabular", "digit_splits", "table_splits", "tables"]
+
+Positive = str | int | Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Tabular(NamedTuple):
+    """A binary table; 1 is the positive class, the rarer one in all but one of the sets."""
+
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.int64]
+
+
+class Split(NamedTuple):
+    """Training and test part of one data set, standardised with training moments; labels are floating point."""
+
+    name: str
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+UCI: dict[str, Positive] = {  # file in the registry: the positive class
+    "oil-spill": 1,
+    "phoneme": 1,
+    "haberman": 2,
+    "pima-indians-diabetes": 1,
+    "german": 2,
+    "ecoli": "imU",
+    "glass": 7,
+    "winequality-red": lambda quality: quality <= 4,
+    "abalone": lambda rings: rings >= 15,
+    "ionosphere": 0,  # "bad", coded as 0 in this file
+}
+IDS = {"oil-spill": (0,)}  # columns that only number the rows
+GENERATED = "generated"
+
+
+def tables(names: tuple[str, ...], collection: str, source: Source | None) -> list[Tabular]:
+    """The tables that a configuration asks for; DataError where one cannot be had."""
+    if source is not None:
+        own = binary(source.table())
+        return [Tabular(own.name, own.x, own.y)]
+    if collection == "imblearn":
+        return _imblearn(names)
+    if collection != "uci":
+        raise DataError(f"collection must be uci or imblearn, got {collection!r}")
+    known = (*UCI, GENERATED)
+    if unknown := set(names) - set(known):
+        raise DataError(f"sets must be among {', '.join(known)}; got {', '.join(sorted(unknown))}")
+    return [_generated() if name == GENERATED else _uci(name) for name in names or known]
+
+
+def table_splits(data: list[Tabular], folds: int, seed: int, dtype: torch.dtype) -> Iterator[Split]:
+    """One 70/30 split of each table, or all of its ``folds``; stratified, and drawn by the seed."""
+    for table in data:
+        for train, test in _rows(table, folds, seed):
+            x, x_test = standardize(table.x[train], table.x[test])
+            parts = (x, table.y[train], x_test, table.y[test])
+            yield Split(table.name, *(torch.as_tensor(part, dtype=dtype) for part in parts))
+
+
+def digit_splits(root: str, digits: tuple[int, ...]) -> Iterator[Split]:
+    """MNIST as torchvision has it, one digit against the rest; images ``(n, 3, 28, 28)`` by expansion."""
+    train, test = (_mnist(root, train) for train in (True, False))
+    for digit in digits:
+        parts = ((images, (labels == digit).float()) for images, labels in (train, test))
+        (x, y), (x_test, y_test) = parts
+        yield Split(f"digit {digit}", x, y, x_test, y_test)
+
+
+def _rows(table: Tabular, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    if not folds:
+        train, test = stratified_split(table.y, seed)
+        return [(train, test)]
+    from sklearn.model_selection import StratifiedKFold
+
+    least = int(np.bincount(table.y, minlength=2).min())
+    if least < folds:
+        raise DataError(f"{table.name}: {folds} folds need {folds} rows of each class, the rarer one has {least}")
+    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(table.x, table.y))
+
+
+def _uci(name: str) -> Tabular:
+    table = read_table(f"tabular/{name}.csv", drop=IDS.get(name, ()))
+    positive = UCI[name]
+    found: Table = binary(table._replace(y=positive(table.y)), True) if callable(positive) else binary(table, positive)
+    return Tabular(name, found.x, found.y)
+
+
+@cache
+def _generated() -> Tabular:
+    from sklearn.datasets import make_classification
+    from sklearn.decomposition import PCA
+
+    x, y = make_classification(
+        10_000,
+        n_features=5,
+        n_informative=3,
+        n_redundant=1,
+        n_clusters_per_class=1,
+        weights=[0.9, 0.1],
+        class_sep=1.2,
+        random_state=0,
+    )
+    return Tabular(GENERATED, PCA(2).fit_transform(x), y.astype(np.int64))
+
+
+def _imblearn(names: tuple[str, ...]) -> list[Tabular]:
+    datasets = require("imblearn.datasets", extra="paper")
+    try:
+        found = datasets.fetch_datasets(filter_data=names or None)
+    except (OSError, ValueError) as error:  # no network, or no such set
+        raise DataError(f"imblearn.datasets.fetch_datasets: {error}") from None
+    return [
+        Tabular(name, np.asarray(bunch.data, np.float64), (np.asarray(bunch.target) == 1).astype(np.int64))
+        for name, bunch in found.items()
+    ]
+
+
+def _mnist(root: str, train: bool) -> tuple[Tensor, Tensor]:
+    datasets = require("torchvision.datasets", extra="paper")
+    try:
+        found = datasets.MNIST(root or "data", train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"torchvision.datasets.MNIST: {error}") from None
+    images = (found.data.float() / 255 - 0.1307) / 0.3081
+    return images[:, None].expand(-1, 3, -1, -1), found.targets

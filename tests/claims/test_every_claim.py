@@ -1,0 +1,110 @@
+"""What every claim owes: it declares itself whole, its smoke scale goes through all arms, and its report survives gaps."""
+
+import random
+from multiprocessing import Pipe
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from throughline.catalog import papers
+from throughline.lab.claim import Claim, find_claim
+from throughline.lab.results import Results, judge, summary
+from throughline.lab.runner import open_run, plan
+from throughline.lab.store import Run, Unit
+from throughline.lab.unit import Recorder
+from throughline.report import write_report
+
+SLUGS = [paper.slug for paper in papers() if paper.available]
+
+
+@pytest.fixture(scope="module", params=SLUGS)
+def smoke(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Claim, Run]:
+    """Every arm of a claim on two seeds at smoke scale, in this process (the runner has tests of its own)."""
+    claim = find_claim(request.param)
+    config = claim.scales["smoke"]
+    arms = (*claim.arms, *claim.context)
+    manifest = plan(claim, "smoke", config, arms, (0, 1), threads=1, command=f"throughline run {claim.paper}")
+    run, _ = open_run(tmp_path_factory.mktemp(claim.paper), manifest)
+    claim.prepare(config)
+    ours, theirs = Pipe(duplex=False)
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    for unit in run.units:
+        random.seed(unit.seed)
+        np.random.seed(unit.seed)  # noqa: NPY002 - the runner seeds all three
+        torch.manual_seed(unit.seed)
+        log = Recorder(unit, theirs)
+        log.flush = lambda done: None  # type: ignore[method-assign]
+        metrics = claim.run(unit.arm, config, unit.seed, log)
+        record = {"metrics": metrics, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": log.curves}
+        run.write(unit, record, log.arrays)
+    ours.close()
+    theirs.close()
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])  # noqa: NPY002
+    return claim, run
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_claim_declares_itself_whole(slug: str) -> None:
+    claim = find_claim(slug)
+    assert claim.paper == slug
+    assert claim.sentence().endswith(".")
+    assert set(claim.scales) == {"smoke", "laptop", "paper"}
+    assert len({type(config) for config in claim.scales.values()}) == 1
+    assert len({*claim.arms, *claim.context}) == len(claim.arms) + len(claim.context)
+    for check in claim.checks:
+        assert set(check.arms) <= set(claim.arms)
+    assert bool(claim.accepts) == ("data" in vars(claim.scales["smoke"]))
+    assert claim.quotes
+
+
+def test_smoke_goes_through_every_arm_and_reports(smoke: tuple[Claim, Run]) -> None:
+    claim, run = smoke
+    results = Results(claim, run, claim.scales["smoke"])
+    judgement = judge(results)
+    assert judgement.verdict == "no verdict"
+    assert {check.metric for check in claim.checks} <= {*results.metrics, "seconds", "peak_mb"}
+    for arm in results.arms:
+        for metric in results.metrics:
+            assert np.isfinite(list(results.values(metric, arm).values())).all(), (arm, metric)
+    page = write_report(results, judgement).read_text()
+    assert claim.sentence() in page.replace("&#39;", "'")
+    assert page.count("<svg") >= 2  # the effect, and at least one picture of the claim's own
+    assert summary(results, judgement)["missing"] == []
+
+
+def test_figures_survive_gaps(smoke: tuple[Claim, Run]) -> None:
+    """An interrupted run, or one with --arms, has a report too."""
+    claim, run = smoke
+    for arms, seeds, gone in (
+        (claim.arms[:1], [0, 1], None),
+        (claim.arms, [1], None),
+        (claim.arms, [0, 1], Unit(claim.arms[0], 0)),
+        (claim.arms, [0, 1], Unit(claim.arms[-1], 1)),
+    ):
+        part = Run(run.folder)
+        part.manifest |= {"arms": list(arms), "seeds": seeds}
+        results = Results(claim, part, claim.scales["smoke"])
+        if gone is not None:
+            results.records.pop(gone, None)
+            results.missing = (gone,)
+        assert Path(write_report(results)).exists(), (arms, seeds, gone)
+
+
+def test_a_unit_is_deterministic(smoke: tuple[Claim, Run]) -> None:
+    claim, run = smoke
+    unit = Unit(claim.arms[-1], 1)
+    stored = run.record(unit)
+    assert stored is not None
+    torch.manual_seed(unit.seed)
+    random.seed(unit.seed)
+    np.random.seed(unit.seed)  # noqa: NPY002
+    ours, theirs = Pipe(duplex=False)
+    log = Recorder(unit, theirs)
+    log.flush = lambda done: None  # type: ignore[method-assign]
+    assert claim.run(unit.arm, claim.scales["smoke"], unit.seed, log) == stored["metrics"]
+    ours.close()
+    theirs.close()

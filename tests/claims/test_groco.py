@@ -1,0 +1,238 @@
+"""GroCo's claim: its evaluation against scikit-learn, its baselines by brute force, and a step of the paper's training."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughline.claims import _groco_imagenet as imagenet
+from throughline.claims.groco import (
+    GroupOrdering,
+    affine_view,
+    infonce,
+    infonce_hardest,
+    knn_accuracy,
+    load,
+    photo_view,
+    projection,
+)
+from throughline.data import DataError, Source
+from throughline.errors import ThroughlineError
+
+CLAIM = GroupOrdering()
+
+
+class FakeLog:
+    def __init__(self) -> None:
+        self.points: list[tuple[int, dict[str, float]]] = []
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
+        assert of is None or step < of
+        self.points.append((step, {name: float(value) for name, value in values.items()}))
+
+    def keep(self, **arrays: Any) -> None:
+        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_knn_is_scikit_learns(k: int) -> None:
+    labels = torch.arange(300) % 7
+    x = noise(300, 6) + 1.5 * noise(7, 6, seed=1)[labels]
+    peer = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+    peer.fit(x[:200].double().numpy(), labels[:200].numpy())
+    expected = peer.score(x[200:].double().numpy(), labels[200:].numpy())
+    assert 0.3 < expected < 1
+    assert knn_accuracy(x[:200], labels[:200], x[200:], labels[200:], k=k) == pytest.approx(expected)
+
+
+def test_infonce_is_the_formula() -> None:
+    z, temperature = noise(2, 5, 4).double(), 0.3
+    views = [v for view in z for v in view]
+    total = 0.0
+    for i, anchor in enumerate(views):
+        scores = [math.exp(F.cosine_similarity(anchor, other, dim=0) / temperature) for other in views]
+        total -= math.log(scores[(i + 5) % 10] / (sum(scores) - scores[i]))
+    assert infonce(z, temperature).item() == pytest.approx(total / 10)
+
+
+def test_infonce_of_the_hardest_is_the_formula_and_moves_anchors_only() -> None:
+    z, temperature = noise(2, 6, 4).double().requires_grad_(), 0.3
+    losses = []
+    for v, i in np.ndindex(2, 6):
+        fixed = z.detach()
+        score = F.cosine_similarity(z[v, i], fixed[v], dim=-1) / temperature
+        hardest = torch.stack([score[j] for j in range(6) if j != i]).sort().values[-3:]
+        positive = F.cosine_similarity(z[v, i], fixed[1 - v, i], dim=-1) / temperature
+        losses.append(-torch.log_softmax(torch.cat([positive[None], hardest]), 0)[0])
+    expected, ours = torch.stack(losses).mean(), infonce_hardest(z, temperature, 3)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (ours, expected)))
+
+
+def test_views_are_random_of_the_right_range_and_reproducible() -> None:
+    x = torch.zeros(64, 1, 28, 28)
+    x[:, :, 12:16, 12:16] = 1
+    first, again = (affine_view(x, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+    mass = first.sum((1, 2, 3)) / 16  # a view magnifies by 1 / determinant, and that is 1 / scale²
+    assert 1 / 1.3**2 * 0.85 < mass.min() < mass.max() < 1 / 0.7**2 * 1.15
+    photo = photo_view(torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.Generator())
+    assert photo.shape == (64, 3, 32, 32)
+    assert photo.min() >= 0
+    assert photo.max() <= 1
+    grey = (photo.std(1).amax((1, 2)) < 1e-6).double().mean()
+    assert 0.05 < grey < 0.4
+
+
+def test_photo_view_of_a_white_image_stays_white() -> None:
+    view = photo_view(torch.ones(50, 3, 16, 16), torch.Generator().manual_seed(0))  # no crop leaves the image
+    inside = view / view.amax((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(inside, torch.ones_like(inside))
+
+
+def test_projector_ends_normalised_without_parameters() -> None:
+    z = projection(8, 16, 4)(noise(64, 8))
+    torch.testing.assert_close(z.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(4), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("arm", ["infonce", "groco", "infonce_top10"])
+def test_smoke_scale_runs_and_repeats(arm: str) -> None:
+    config, results = CLAIM.scales["smoke"], []
+    for _ in range(2 if arm == "groco" else 1):
+        torch.manual_seed(0)
+        log = FakeLog()
+        results.append(CLAIM.run(arm, config, 0, log))
+    assert results[0] == results[-1]
+    assert results[0]["knn_accuracy"] > 0.5  # ten classes
+    assert log.arrays["shown"].shape == (5, 6, 1, 8, 8)
+    assert log.arrays["late"].shape == (11, 11)
+    np.testing.assert_allclose(log.arrays["early"].sum(0), 1, atol=1e-5)
+    assert {name for _, values in log.points for name in values} == {"loss", "k-NN accuracy"}
+
+
+def test_smoke_split_keeps_every_image_once() -> None:
+    split = load(CLAIM.scales["smoke"], 0)
+    assert len(split.bank) + len(split.queries) == 1797
+    assert split.scaled(split.bank).std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, hue in (("red", 0), ("green", 1)):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            pixels = rng.integers(0, 120, (20, 24, 3), dtype=np.uint8)
+            pixels[..., hue] += 120
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_own_image_folder(folder: Path) -> None:
+    config = dataclasses.replace(CLAIM.scales["smoke"], data=Source(str(folder), size=16))
+    CLAIM.prepare(config)
+    metrics = CLAIM.run("groco", config, 0, FakeLog())
+    assert set(metrics) == {"knn_accuracy", "linear_accuracy"}
+    for file in [*folder.glob("*/[3-9].png"), *folder.glob("*/1?.png")]:
+        file.unlink()
+    with pytest.raises(DataError, match="more than 10 training images, got 4"):
+        CLAIM.prepare(config)
+
+
+def test_imagenet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CLAIM.scales["paper"]
+    with pytest.raises(ThroughlineError, match=r"--set root=FOLDER with train/ and val/ in it, got ''"):
+        CLAIM.prepare(config)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ThroughlineError, match=r'pip install "throughline\[paper\]"'):
+        CLAIM.prepare(dataclasses.replace(config, root=str(tmp_path)))
+
+
+class FolderStandIn(torch.utils.data.Dataset[tuple[Any, int]]):
+    """Sixteen small images of two classes, in place of torchvision's ImageFolder."""
+
+    def __init__(self, root: str, transform: Any) -> None:
+        assert Path(root).name in ("train", "val")
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        return self.transform(noise(3, 8, 8, seed=i) + i % 2), i % 2
+
+
+class NetworkStandIn(nn.Module):
+    def __init__(self, *, zero_init_residual: bool) -> None:
+        super().__init__()
+        assert zero_init_residual
+        self.body, self.fc = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), nn.Linear(12, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x))
+
+
+class ContrastStandIn(nn.Module):
+    def __init__(self, temperature: float, gather_distributed: bool) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return infonce(torch.stack([one, other]), self.temperature)
+
+
+@pytest.mark.parametrize("arm", ["infonce", "groco", "infonce_top10"])
+def test_one_epoch_at_paper_scale(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stand_in(name: str, **content: Any) -> None:
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def same(*_: Any) -> Any:
+        return lambda x: x
+
+    stand_in("torchvision")
+    stand_in("torchvision.datasets", ImageFolder=FolderStandIn)
+    stand_in("torchvision.models", resnet50=NetworkStandIn)
+    stand_in(
+        "torchvision.transforms",
+        Resize=same, CenterCrop=same, ToTensor=same, Normalize=same,
+        Compose=lambda steps: lambda x: steps[-1](x),
+    )  # fmt: skip
+    stand_in("lightly")
+    two = SimpleNamespace(DINOTransform=lambda **options: lambda x: [x + 0.1, x - 0.1])
+    stand_in("lightly.transforms", **vars(two))
+    stand_in("lightly.loss", NTXentLoss=ContrastStandIn)
+    monkeypatch.setattr(imagenet, "EPOCHS_OF_PROBE", 2)
+    config = dataclasses.replace(
+        CLAIM.scales["paper"], root="anywhere", epochs=1, batch=16, k=3, size=8, device="cpu", workers=0
+    )
+    log = FakeLog()
+    metrics = CLAIM.run(arm, config, 0, log)
+    assert set(metrics) == {"knn_accuracy", "linear_accuracy"}
+    assert metrics["knn_accuracy"] == 1.0  # the queries are in the bank, and the classes lie apart
+    assert math.isfinite(log.points[0][1]["loss"])
+
+
+def test_the_papers_learning_rates() -> None:
+    assert imagenet.recipe("groco", 1024) == (24.0, 1, 2048)
+    assert imagenet.recipe("infonce", 1024) == (pytest.approx(2.4), 10, 128)

@@ -1,0 +1,117 @@
+"""Reports: self-contained, in the page's colours, honest about what is missing."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from tests.lab.toys import Config, Toy
+
+from throughline.errors import ThroughlineError
+from throughline.lab import judge
+from throughline.lab.plots import subplots
+from throughline.lab.results import Results
+from throughline.lab.runner import open_run, plan
+from throughline.lab.store import Run, Unit
+from throughline.report import write_comparison, write_report
+from throughline.report.figures import svg
+
+
+def results(root: Path, *, effect: float = 1.0, skip: tuple[Unit, ...] = (), **config: Any) -> Results:
+    arms, seeds = ("plain", "shifted", "wild"), (0, 1, 2)
+    manifest = plan(
+        Toy(), "laptop", Config(**config), arms, seeds, threads=1, command="throughline run groco --x '<b>'"
+    )
+    run, _ = open_run(root, manifest, resume=False)
+    rng = np.random.default_rng(0)
+    for unit in run.units:
+        if unit not in skip:
+            mean = unit.seed + effect * (unit.arm == "shifted") + 0.01 * rng.normal()
+            curves = {"loss": {"step": [0, 1], "value": [1.0, 0.5]}}
+            measured = {"seconds": 1.0, "peak_mb": 300.0}
+            run.write(unit, {"metrics": {"mean": mean, "spread": 1.0}, "measured": measured, "curves": curves}, {})
+    return Results(Toy(), Run(run.folder), Config(**config))
+
+
+def test_a_report_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
+    path = write_report(results(tmp_path))
+    page = path.read_text()
+    assert set(re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)) == {"https://arxiv.org/abs/2301.02009"}
+    assert "<link" not in page
+    assert "url(http" not in page
+    assert "@import" not in page
+    for words in ("A shifted mean is larger", "held", "0.7", "A toy.", "Repeat it", "torch"):
+        assert words in page
+    assert "--x &#39;&lt;b&gt;&#39;" in page  # what comes from outside is escaped
+    assert {file.name for file in (path.parent / "figures").iterdir()} == {"effect-1.svg", "own-1.svg", "curves-1.svg"}
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(1.0, "held"), (-1.0, "refuted"), (0.001, "not shown")])
+def test_the_verdict_leads(tmp_path: Path, effect: float, verdict: str) -> None:
+    found = results(tmp_path, effect=effect)
+    page = write_report(found, judge(found)).read_text()
+    assert f"<title>groco: {verdict}</title>" in page
+    assert ("would need about" in page or "More seeds alone" in page) == (verdict == "not shown")
+
+
+def test_an_incomplete_run_says_what_is_missing(tmp_path: Path) -> None:
+    found = results(tmp_path, skip=(Unit("plain", 1),))
+    found.run.file(Unit("plain", 1), "txt").write_text("Traceback …\nValueError: <no luck>\n")
+    page = write_report(Results(Toy(), found.run, Config())).read_text()
+    assert "<title>groco: incomplete</title>" in page
+    assert "ValueError: &lt;no luck&gt;" in page
+    assert "one unit has no result (plain-1)" in page
+
+
+def test_an_empty_run_still_has_a_page(tmp_path: Path) -> None:
+    every = tuple(Unit(arm, seed) for arm in ("plain", "shifted", "wild") for seed in range(3))
+    assert "incomplete" in write_report(results(tmp_path, skip=every)).read_text()
+
+
+def test_a_comparison_names_what_differs(tmp_path: Path) -> None:
+    first, second = results(tmp_path), results(tmp_path, effect=2.0, shift=0.25)
+    page = write_comparison(first, second, tmp_path / "compare.html").read_text()
+    assert "<td>shift</td><td>0.5</td><td>0.25</td>" in page
+    second.run.manifest["paper"] = "anyloss"
+    with pytest.raises(ThroughlineError, match="cannot compare a run of groco with a run of anyloss"):
+        write_comparison(first, second, tmp_path / "never.html")
+
+
+def drawing() -> Figure:
+    figure, axis = subplots()
+    axis.plot([0, 1], [0, 1], color="black", label="a line")
+    axis.imshow(np.eye(3))
+    axis.set_title("title")
+    axis.legend()
+    return figure
+
+
+def test_svg_follows_the_pages_colours_and_is_reproducible() -> None:
+    text = svg(drawing(), "fig")
+    assert "#000000" not in text
+    assert "currentColor" in text
+    assert text == svg(drawing(), "fig")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("fig") for name in ids)
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    assert used
+    assert set(used) <= set(ids)
+    ElementTree.fromstring(text)
+
+
+def test_two_figures_share_no_id() -> None:
+    first, second = (set(re.findall(r'\bid="([^"]+)"', svg(drawing(), name))) for name in ("one", "two"))
+    assert not first & second
+
+
+def test_infinite_intervals_are_drawn(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    found.seeds = (0,)
+    outcome = judge(found).outcomes[0]
+    assert math.isinf(outcome.low)
+    assert "no interval from 1 seeds" in write_report(found).read_text()
