@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -181,8 +180,6 @@ def _streamed(config: "Config", seed: int) -> Task:
     size = sensor_size(config)
     segment = config.dataset == "cityscapes"
     shift, scale = PHOTOS.to(config.device)[:, :, None, None]
-    # a daemon may not start processes of its own
-    workers = 0 if current_process().daemon else config.workers
     codes = _train_ids(train.classes).to(config.device) if segment else None
 
     def prepared(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -192,7 +189,12 @@ def _streamed(config: "Config", seed: int) -> Task:
     def batches(layout: SensorLayout) -> Iterator[tuple[Tensor, Tensor]]:
         draw = torch.Generator().manual_seed(seed)
         loader = DataLoader(
-            train, config.batch, shuffle=True, generator=draw, num_workers=workers, drop_last=len(train) >= config.batch
+            train,
+            config.batch,
+            shuffle=True,
+            generator=draw,
+            num_workers=config.workers,
+            drop_last=len(train) >= config.batch,
         )
         for x, y in map(prepared, chain.from_iterable(loader for _ in range(config.epochs))):
             yield layout(x), y
@@ -214,7 +216,7 @@ def _streamed(config: "Config", seed: int) -> Task:
     def measure(layout: SensorLayout, net: Network) -> dict[str, float]:
         right = count = 0.0
         confusion = torch.zeros(19 * 19, dtype=torch.long, device=config.device)
-        for x, y in map(prepared, DataLoader(test, config.batch, num_workers=workers)):
+        for x, y in map(prepared, DataLoader(test, config.batch, num_workers=config.workers)):
             output = net(layout(x))
             if segment:
                 found = layout.rectify(output, (y.shape[-2], y.shape[-1])).argmax(1)

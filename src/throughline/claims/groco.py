@@ -173,7 +173,7 @@ def photo_view(x: Tensor, draw: torch.Generator) -> Tensor:
     theta = torch.zeros(len(x), 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = torch.where(mirror, -width, width), left * (1 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, top * (1 - height)
-    view = _warped(x, theta)
+    view = _warped(x, theta, "border")
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     bright, contrast, saturation = (
         torch.where(jitter, u, 1.0).view(-1, 1, 1, 1) for u in _uniform(len(x), draw, *[(0.6, 1.4)] * 3)
@@ -334,6 +334,6 @@ def _uniform(n: int, draw: torch.Generator, *ranges: tuple[float, float]) -> tup
     return tuple(torch.rand(n, generator=draw) * (high - low) + low for low, high in ranges)
 
 
-def _warped(x: Tensor, theta: Tensor) -> Tensor:
+def _warped(x: Tensor, theta: Tensor, padding: str = "zeros") -> Tensor:
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)

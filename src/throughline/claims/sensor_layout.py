@@ -79,8 +79,6 @@ class LearnedLayout(Claim):
         check(config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        if torch.device(config.device).type != "cpu":  # interpolation has no deterministic backward there
-            torch.use_deterministic_algorithms(True, warn_only=True)
         task, size = load(config, seed), sensor_size(config)
         start = FOVEA if arm == "fixed_center" else (0.0, 0.0)
         layout = SensorLayout(size, shape=SHAPES.get(arm, "rectangular"), curvature=start, device=config.device)

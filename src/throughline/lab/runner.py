@@ -111,7 +111,7 @@ def execute(claim: Claim, run: Run, *, jobs: int, on_event: Callable[[Event], No
                         unit = waiting.pop(0)
                         ours, theirs = context.Pipe(duplex=False)
                         job = (claim, run.folder, unit, threads, theirs)
-                        process = context.Process(target=run_unit, args=job, daemon=True)
+                        process = context.Process(target=run_unit, args=job)
                         with _deaf_to_interrupts():  # Ctrl-C reaches the parent alone, which ends its children
                             process.start()
                         theirs.close()

@@ -119,7 +119,8 @@ def _seed(seed: int, threads: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third-party code may draw from the global generator
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    # on a GPU some backward passes (pooling, interpolation) have no deterministic form: there PyTorch warns instead
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.set_num_threads(threads)
 
 
