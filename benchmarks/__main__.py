@@ -20,7 +20,7 @@ def main(slugs: tuple[str, ...], rounds: int, write: Path | None, as_json: Path 
     """Time the parts of each PAPER (default: all) beside their peers and hold them to their bars."""
     if write is not None and slugs:
         raise click.UsageError("--write keeps the results of a full run: leave out PAPER")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     results = []
     for slug in slugs or papers():
         console.print(f"{slug} …", style="dim")

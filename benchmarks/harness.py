@@ -183,7 +183,10 @@ def machine() -> dict[str, str]:
 
 
 def peak_bytes(call: Call) -> int | None:
-    """Peak resident memory of one call above what was resident before it; None where Linux does not tell."""
+    """Peak resident memory of one call above what was resident before it; None where Linux does not tell.
+
+    What an earlier call has left in place, a gradient for example, counts as resident.
+    """
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         before = _status_bytes(status, "VmRSS")
@@ -215,15 +218,20 @@ def _floor(case: Case) -> float | None:
 
 
 @cache
-def _gemm_rate(dtype: torch.dtype, n: int = 1024) -> float:
-    a, b, out = (torch.ones(n, n, dtype=dtype) for _ in range(3))
-    return 2 * n**3 / min(_clock(lambda: torch.mm(a, b, out=out), 1) for _ in range(7))
+def _gemm_rate(dtype: torch.dtype) -> float:
+    """The best rate of many short products: short enough that a busy machine leaves some of them alone."""
+
+    def rate(n: int) -> float:
+        a, b, out = (torch.ones(n, n, dtype=dtype) for _ in range(3))
+        return 2 * n**3 / min(_clock(lambda: torch.mm(a, b, out=out), 1) for _ in range(25))
+
+    return max(rate(512), rate(1024))
 
 
 @cache
-def _copy_rate(size: int = 2**27) -> float:
-    source, target = (torch.ones(size, dtype=torch.uint8) for _ in range(2))  # larger than any cache
-    return 2 * size / min(_clock(lambda: target.copy_(source), 1) for _ in range(7))
+def _copy_rate(size: int = 2**26) -> float:
+    source, target = (torch.ones(size, dtype=torch.uint8) for _ in range(2))  # larger than the caches
+    return 2 * size / min(_clock(lambda: target.copy_(source), 1) for _ in range(25))
 
 
 def _peak_in_child(slug: str, index: int, side: str) -> int | None:
@@ -233,7 +241,8 @@ def _peak_in_child(slug: str, index: int, side: str) -> int | None:
     child = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=FOLDER.parent, capture_output=True, text=True, check=True
     )
-    return json.loads(child.stdout.splitlines()[-1])
+    peak: int | None = json.loads(child.stdout.splitlines()[-1])
+    return peak
 
 
 def _print_peak(slug: str, index: int, side: str) -> None:

@@ -45,7 +45,7 @@ UCI: dict[str, Positive] = {  # file in the registry: the positive class
     "glass": 7,
     "winequality-red": lambda quality: quality <= 4,
     "abalone": lambda rings: rings >= 15,
-    "ionosphere": 0,  # "bad", coded as 0 in this file
+    "ionosphere": "b",
 }
 IDS = {"oil-spill": (0,)}  # columns that only number the rows
 GENERATED = "generated"

@@ -106,12 +106,12 @@ def _train(network: nn.Module, arm: str, split: Split, *, lr: float, epochs: int
         losses.append(float(loss.detach()))
     network.eval()
     with torch.no_grad():
-        train, test = (torch.cat([network(x)[:, 0] for x in part.split(4096)]) for part in (split.x, split.x_test))
+        train, test = (torch.cat([network(x)[:, 0] for x in torch.split(part, 4096)]) for part in (split.x, split.x_test))
     return Fitted(train, test, losses)
 
 
 def _batches(rows: int, size: int) -> Iterator[Tensor]:
-    parts = list(torch.randperm(rows).split(size))
+    parts = list(torch.split(torch.randperm(rows), size))
     if len(parts) > 1 and len(parts[-1]) == 1:  # batch normalisation needs two
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts

@@ -103,7 +103,9 @@ def _pictures(config: Config) -> tuple[Any, ...]:
     from torchvision import datasets, transforms
 
     if config.data is not None and config.data.kind == "table":
-        raise DataError(f"{config.data.path}: a backbone ({config.backbone}) reads images, and this is a table")
+        raise DataError(
+            f"{config.data.path}: a backbone ({config.backbone}) reads images, and this is a table; --set backbone="
+        )
     transform = transforms.Compose(
         [
             transforms.Resize(config.pixels),

@@ -17,8 +17,9 @@ def curves(results: Results) -> Figure | None:
     if not axis.lines:
         return None
     last = max(float(np.max(np.asarray(line.get_xdata()))) for line in axis.lines)
-    share = np.linspace(0, 1, 5)
-    axis.set_xticks(last * share, [f"{results.config.epochs * s:g}" for s in share])
+    epochs = results.config.epochs
+    ticks = np.unique(np.linspace(0, epochs, 6).round())
+    axis.set_xticks(last * ticks / epochs, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("epoch")
     axis.set_ylabel("k-NN accuracy")
     axis.legend()

@@ -65,7 +65,8 @@ class AnalyticStream(Claim):
         "over slda is the expansion's, the equality with joint training is the method's. Early in the stream, when few "
         "classes are known, SLDA is often as good (accuracy_auc, average_accuracy). At paper scale a stock timm "
         "checkpoint has seen ImageNet classes that overlap CIFAR-100's, so absolute numbers are flattered in every "
-        "arm; the authors pretrained on 611 classes that do not overlap."
+        "arm; the authors pretrained on 611 classes that do not overlap. Tiny-ImageNet and ImageNet-R go in as "
+        "image folders (--scale paper --data FOLDER)."
     )
 
     def prepare(self, config: Config) -> None:

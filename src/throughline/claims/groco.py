@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NEGATIVES = 10  # the paper's
 EVALUATIONS = 8  # k-NN accuracies along a run
+DRAWN_STEEPNESS = 30.0
 SHOWN, NEIGHBOURS = 5, 5  # anchors, and nearest neighbours of each, in the picture
 
 
@@ -67,7 +68,15 @@ class GroupOrdering(Claim):
         Quote("k-NN accuracy (k = 20), ImageNet, ResNet-50, 100 epochs, GroCo", "60.5 %", "the authors' model table"),
         Quote("linear probe, the same network", "69.2 %", "the authors' model table"),
     )
-    notes = ""
+    notes = (
+        "Laptop scale, chosen by k-NN accuracy on one held-out seed (1000) at the full length of training. Peak "
+        "learning rates 1e-3, 2e-3, 4e-3, 8e-3: GroCo 0.525, 0.600, 0.613, 0.657; NT-Xent at its best temperature, "
+        "0.1 for each rate, 0.524, 0.560, 0.590, 0.597. At 8e-3 its temperatures 0.05, 0.07, 0.1, 0.2, 0.5 gave "
+        "0.554, 0.583, 0.597, 0.571, 0.468. All 20 pairs were tried for NT-Xent; GroCo's steepness and number of "
+        "negatives were not tuned. Both arms thus train at 8e-3, the end of the grid. The context arm takes NT- "
+        "Xent's settings untuned. Training lasts 15 epochs, in all arms, to stay near 30 CPU seconds. At paper "
+        "scale NT-Xent's recipe runs without LARC."
+    )
 
     def prepare(self, config: Config) -> None:
         if config.images == "imagenet" and config.data is None:
@@ -108,8 +117,10 @@ class GroupOrdering(Claim):
                 results
             ),
             "Queries (left) and their nearest neighbours; a frame marks the right class": draw.neighbours(results),
-            "P of one anchor early and late: rows are sorted positions, columns its ten negatives and its positive, "
-            "by similarity": draw.permutations(results),
+            f"Mean P of training images after an epoch and at the end, at steepness {DRAWN_STEEPNESS:g} (at the loss's "
+            "1 it hardly changes): rows are sorted positions, columns an anchor's negatives and its positive": (
+                draw.permutations(results)
+            ),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
 
@@ -310,10 +321,10 @@ def _similarities(encoder: nn.Module, projector: nn.Module, split: Split, seed: 
 
 
 def ordering(encoder: nn.Module, projector: nn.Module, split: Split, seed: int) -> Tensor:
-    """P of one anchor: its hardest negatives ascending, then its positive."""
+    """Mean P over anchors: columns are the hardest negatives, ascending, then the positive."""
     positive, negative = _similarities(encoder, projector, split, seed)
-    hardest = negative[0].topk(min(NEGATIVES, len(negative) - 1)).values.flip(0)
-    return relaxed_sort(torch.cat([hardest, positive[:1]]), steepness=1.0).matrix()
+    hardest = negative.topk(min(NEGATIVES, len(negative) - 1)).values.flip(-1)
+    return relaxed_sort(torch.cat([hardest, positive[:, None]], -1), steepness=DRAWN_STEEPNESS).matrix().mean(0)
 
 
 def keep_pictures(

@@ -170,6 +170,7 @@ def _locate(entry: Entry) -> Path:
 
 
 def folders() -> list[Path]:
+    """The folders in which files are looked for, in order: the one that ``THROUGHLINE_DATA`` names, then the cache."""
     import pooch
 
     cache = Path(pooch.os_cache("throughline"))

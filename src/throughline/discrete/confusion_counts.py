@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["Confusion", "soft_confusion"]
 
+Dims = tuple[int, ...] | None
+
 
 class Confusion(NamedTuple):
     """Counts of a binary confusion matrix, hard or soft, each ``(...)``.
@@ -74,15 +76,39 @@ def count(
 ) -> Confusion:
     """`soft_confusion` of arguments that are known to be good."""
     wide = torch.promote_types(input.dtype, torch.float32)
-    dims = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dims = (dim,) if isinstance(dim, int) else dim or None
+    kind = _TracedCounts if _transformed() else _Counts
     weight = None if weight is None else weight.to(wide)
-    counts = _Counts.apply(input, target.to(wide), weight, amplification, from_logits, dims)  # type: ignore[no-untyped-call]
-    return Confusion(*(one.squeeze(dims) for one in counts))
+    counts = kind.apply(input, target.to(wide), weight, amplification, from_logits, dims)  # type: ignore[no-untyped-call]
+    return Confusion(*(counts if dims is None else (one.squeeze(dims) for one in counts)))
 
 
 def check_options(amplification: float | None) -> None:
     if amplification is not None and not 0 < amplification < math.inf:
         raise ValueError(f"amplification must be positive and finite, or None, got {amplification}")
+
+
+def _gradients(ctx: Any, tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> tuple[Tensor | None, ...]:
+    x, y, w = ctx.saved_tensors
+    need_x, need_y, need_w, *_ = ctx.needs_input_grad
+    by_x = by_y = by_w = None
+    p = x.to(y.dtype)
+    if need_x:
+        if torch.is_grad_enabled() or _transformed():
+            by_x = ((1 - y) * (fp - tn) + y * (tp - fn)) * _slope(p, ctx.steepness, ctx.from_logits)
+        else:  # not by lerp, which is slow, nor as y (a - b) + b, which is inexact where b is the larger
+            by_x = _quick_slope(p, ctx.steepness, ctx.from_logits)
+            by_x.mul_((1 - y).mul_(fp - tn).add_(y * (tp - fn)))
+        by_x = (by_x if w is None else by_x * w).to(x.dtype)
+    if need_y or need_w:
+        positive, negative = _soft_labels(p, ctx.steepness, ctx.from_logits)
+    if need_y:
+        by_y = positive * (tp - fp) + negative * (fn - tn)
+        by_y = by_y if w is None else by_y * w
+    if need_w:
+        by_w = y * (positive * tp + negative * fn) + (1 - y) * (positive * fp + negative * tn)
+        by_w = by_w.sum_to_size(w.shape)
+    return by_x, by_y, by_w, None, None, None
 
 
 class _Counts(torch.autograd.Function):
@@ -92,67 +118,57 @@ class _Counts(torch.autograd.Function):
     than the arithmetic on it; the plain ones can be differentiated, batched and traced.
     """
 
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, w: Tensor | None, steepness: float | None, from_logits: bool, dims: Dims
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, y, w)
+        ctx.steepness, ctx.from_logits = steepness, from_logits
+        return _quick_sums(y, w, *_quick_soft_labels(x.to(y.dtype), steepness, from_logits), dims)
+
+    backward = staticmethod(_gradients)
+
+
+class _TracedCounts(torch.autograd.Function):
+    """The same for torch.func and torch.compile; its calls have more overhead."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        x: Tensor, y: Tensor, w: Tensor | None, steepness: float | None, from_logits: bool, dims: tuple[int, ...]
+        x: Tensor, y: Tensor, w: Tensor | None, steepness: float | None, from_logits: bool, dims: Dims
     ) -> tuple[Tensor, ...]:
-        p = x.to(y.dtype)
-        if _transformed():
-            return _sums(y, w, *_soft_labels(p, steepness, from_logits), dims)
-        return _quick_sums(y, w, *_quick_soft_labels(p, steepness, from_logits), dims)
+        return _sums(y, w, *_soft_labels(x.to(y.dtype), steepness, from_logits), dims)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         x, y, w, ctx.steepness, ctx.from_logits, _ = inputs
         ctx.save_for_backward(x, y, w)
 
-    @staticmethod
-    def backward(ctx: Any, tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, w = ctx.saved_tensors
-        need_x, need_y, need_w, *_ = ctx.needs_input_grad
-        by_x = by_y = by_w = None
-        p = x.to(y.dtype)
-        if need_x:
-            if torch.is_grad_enabled() or _transformed():
-                by_x = ((1 - y) * (fp - tn) + y * (tp - fn)) * _slope(p, ctx.steepness, ctx.from_logits)
-            else:  # not by lerp, which is slow, nor as y (a - b) + b, which is inexact where b is the larger
-                by_x = _quick_slope(p, ctx.steepness, ctx.from_logits)
-                by_x.mul_((1 - y).mul_(fp - tn).add_(y * (tp - fn)))
-            by_x = (by_x if w is None else by_x * w).to(x.dtype)
-        if need_y or need_w:
-            positive, negative = _soft_labels(p, ctx.steepness, ctx.from_logits)
-        if need_y:
-            by_y = positive * (tp - fp) + negative * (fn - tn)
-            by_y = by_y if w is None else by_y * w
-        if need_w:
-            by_w = y * (positive * tp + negative * fn) + (1 - y) * (positive * fp + negative * tn)
-            by_w = by_w.sum_to_size(w.shape)
-        return by_x, by_y, by_w, None, None, None
+    backward = staticmethod(_gradients)
 
 
 def _transformed() -> bool:
     """Whether torch.compile or torch.func is at work: values cannot be read, nor all buffers written."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def _sums(y: Tensor, w: Tensor | None, positive: Tensor, negative: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _sums(y: Tensor, w: Tensor | None, positive: Tensor, negative: Tensor, dims: Dims) -> tuple[Tensor, ...]:
     own, other = (y, 1 - y) if w is None else (w * y, w * (1 - y))
-    parts = (own * positive, other * positive, own * negative, other * negative)
-    return tuple(part.sum(dims, keepdim=True) for part in parts)
+    return tuple(_sum(part, dims) for part in (own * positive, other * positive, own * negative, other * negative))
 
 
-def _quick_sums(
-    y: Tensor, w: Tensor | None, positive: Tensor, negative: Tensor, dims: tuple[int, ...]
-) -> tuple[Tensor, ...]:
+def _quick_sums(y: Tensor, w: Tensor | None, positive: Tensor, negative: Tensor, dims: Dims) -> tuple[Tensor, ...]:
     if w is not None:
         positive, negative = positive.mul_(w), negative.mul_(w)
     part = y * positive
-    tp, fp = part.sum(dims, keepdim=True), positive.sub_(part).sum(dims, keepdim=True)
+    tp, fp = _sum(part, dims), _sum(positive.sub_(part), dims)
     part.copy_(y).mul_(negative)
-    fn, tn = part.sum(dims, keepdim=True), negative.sub_(part).sum(dims, keepdim=True)
-    return tp, fp, fn, tn
+    return tp, fp, _sum(part, dims), _sum(negative.sub_(part), dims)
+
+
+def _sum(part: Tensor, dims: Dims) -> Tensor:
+    return part.sum() if dims is None else part.sum(dims, keepdim=True)
 
 
 def _soft_labels(p: Tensor, steepness: float | None, from_logits: bool) -> tuple[Tensor, Tensor]:

@@ -167,14 +167,13 @@ def _class_sizes(c: Confusion) -> tuple[Tensor, Tensor]:
 
 
 def _nothing(x: Tensor) -> Tensor:
-    return x < torch.finfo(x.dtype).tiny  # the reciprocal of what lies between that and 0 overflows
+    return x.detach() < torch.finfo(x.dtype).tiny  # the reciprocal of what lies between that and 0 overflows
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    nothing = _nothing(denominator)
-    return torch.where(nothing, 0.0, numerator / torch.where(nothing, 1.0, denominator))
+    return numerator / denominator.masked_fill(_nothing(denominator), math.inf)  # 0 with zero gradient, both ways
 
 
 def _root(x: Tensor) -> Tensor:
     nothing = _nothing(x)
-    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, x).sqrt())
+    return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)

@@ -146,10 +146,11 @@ class GroupOrderingLoss(nn.Module):
             keys = anchors.detach() if self.stop_gradient else anchors
             negative = self._hardest(anchors, keys)
             between = torch.einsum("vbd,pbd->vbp", anchors, keys[:positive_views])
-            own = torch.eye(positive_views, dtype=torch.bool, device=z.device)
             # a positive view is not its own positive, so that it has one positive fewer than a small crop
-            large = between[:positive_views].transpose(1, 2)[~own].reshape(positive_views, positive_views - 1, -1)
-            groups = [(large.transpose(1, 2), negative[:positive_views])]
+            first = torch.arange(positive_views - 1, device=z.device)
+            others = first + (first >= torch.arange(positive_views, device=z.device)[:, None])
+            large = between[:positive_views].gather(-1, others[:, None].expand(-1, z.shape[1], -1))
+            groups = [(large, negative[:positive_views])]
             if positive_views < len(z):
                 groups.append((between[positive_views:], negative[positive_views:]))
             losses = [

@@ -101,7 +101,11 @@ INPUT_BAD = (
     Bad(ValueError, r"target must be in \[0, 1\], got values from nan", Z, Y * torch.nan),
     Bad(ValueError, r"input must not be empty, got shape \(0,\)", torch.zeros(0), torch.zeros(0)),
     Bad(
-        ValueError, r"input must be probabilities in \[0, 1\] .* got values from -2 to -?0", -2 * Z, Y, from_logits=False
+        ValueError,
+        r"input must be probabilities in \[0, 1\] .* got values from -2 to -?0",
+        -2 * Z,
+        Y,
+        from_logits=False,
     ),
     Bad(ValueError, r"weight must be .* got values from -1", Z, Y, -Y),
     Bad(ValueError, r"weight must broadcast to \(1, 3\), got shape \(2,\)", Z, Y, torch.ones(2)),
