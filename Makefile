@@ -11,7 +11,7 @@ run: .venv/base.stamp  ## run a claim at laptop scale: make run PAPER=groco
 	$(BIN)/throughline run $(PAPER) || test $$? -eq 1  # a claim that does not hold is a result, not a failure of make
 
 test: .venv/dev.stamp  ## the whole suite
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

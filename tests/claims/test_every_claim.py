@@ -1,4 +1,4 @@
-"""What every claim owes: it declares itself whole, its smoke scale goes through all arms, and its report survives gaps."""
+"""What every claim owes: it declares itself whole, smoke goes through all arms, and its report survives gaps."""
 
 import random
 from multiprocessing import Pipe
@@ -79,12 +79,7 @@ def test_smoke_goes_through_every_arm_and_reports(smoke: tuple[Claim, Run]) -> N
 def test_figures_survive_gaps(smoke: tuple[Claim, Run]) -> None:
     """An interrupted run, or one with --arms, has a report too."""
     claim, run = smoke
-    for arms, seeds, gone in (
-        (claim.arms[:1], [0, 1], None),
-        (claim.arms, [1], None),
-        (claim.arms, [0, 1], Unit(claim.arms[0], 0)),
-        (claim.arms, [0, 1], Unit(claim.arms[-1], 1)),
-    ):
+    for arms, seeds, gone in ((claim.arms[:1], [1], None), (claim.arms, [0, 1], Unit(claim.arms[0], 0))):
         part = Run(run.folder)
         part.manifest |= {"arms": list(arms), "seeds": seeds}
         results = Results(claim, part, claim.scales["smoke"])

@@ -106,7 +106,9 @@ def _train(network: nn.Module, arm: str, split: Split, *, lr: float, epochs: int
         losses.append(float(loss.detach()))
     network.eval()
     with torch.no_grad():
-        train, test = (torch.cat([network(x)[:, 0] for x in torch.split(part, 4096)]) for part in (split.x, split.x_test))
+        train, test = (
+            torch.cat([network(x)[:, 0] for x in torch.split(part, 4096)]) for part in (split.x, split.x_test)
+        )
     return Fitted(train, test, losses)
 
 

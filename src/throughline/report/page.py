@@ -86,8 +86,9 @@ def _draw(folder: Path, groups: Mapping[str, list[tuple[str, Figure]]]) -> dict[
         drawn[group] = []
         for number, (caption, figure) in enumerate(figures, 1):
             name = f"{group}-{number}"
-            drawn[group].append((caption, svg(figure, name)))
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            picture = svg(figure, name)
+            drawn[group].append((caption, picture))
+            (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
     return drawn
 
 
