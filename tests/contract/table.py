@@ -6,7 +6,6 @@ PARTS = [*core.PARTS, *continual.PARTS, *discrete.PARTS, *sensing.PARTS]
 
 # public names that are no parts, each with the reason
 NOT_PARTS: dict[str, str] = {
-    "throughline.core.growing.resize_to_saved": "part of load_state_dict: the state checks of its users go through it",
     "throughline.discrete.confusion.Confusion": "a NamedTuple of four tensors: what soft_confusion returns",
     "throughline.discrete.confusion_counts.Confusion": "the same",
     "throughline.discrete.confusion.Metric": "type alias: a name or a function of the counts",

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from throughline.core.growing import resize_to_saved
+from throughline.core._growing import resize_to_saved
 from throughline.core.ridge import RecursiveRidge, ridge
 
 FORMS = ("information", "covariance")

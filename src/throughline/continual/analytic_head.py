@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.continual._labels import check_batch, check_features, columns, enrol
-from throughline.core.growing import resize_to_saved
+from throughline.core._growing import resize_to_saved
 from throughline.core.ridge import RecursiveRidge
 
 __all__ = ["AnalyticHead", "RandomExpansion"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from throughline.continual._labels import check_batch, check_features, columns, enrol
-from throughline.core.growing import resize_to_saved
+from throughline.core._growing import resize_to_saved
 
 __all__ = ["StreamingLDA"]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from throughline.core.growing import resize_to_saved
+from throughline.core._growing import resize_to_saved
 
 __all__ = ["RecursiveRidge", "ridge"]
 
