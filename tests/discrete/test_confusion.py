@@ -1,4 +1,4 @@
-"""The soft confusion matrix and its metrics against scikit-learn, wide arithmetic, their limits and the paper's pitfalls."""
+"""The soft confusion matrix and its metrics: scikit-learn, the printed formula, limits and the paper's pitfalls."""
 
 import math
 from collections.abc import Callable
@@ -65,6 +65,7 @@ SKLEARN: list[tuple[Callable[[Confusion], Tensor], Callable[[Any, Any], float]]]
 ]
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @given(LABELS)
 def test_hard_counts_give_the_scores_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     truth, called = (np.array(side) for side in zip(*pairs, strict=True))
@@ -299,21 +300,21 @@ def test_gradient_descent_raises_the_metric() -> None:
 ONE = torch.zeros(3)
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, r"one shape, got input \(3, 1\) and target \(3,\)", lambda: metric_loss(ONE[:, None], ONE)),
-    (ValueError, r"target must be in \[0, 1\], got values from 0 to 2", lambda: metric_loss(ONE, torch.tensor([0, 1, 2]))),
+    (ValueError, r"target must be in \[0, 1\], got values from 0 to 2", lambda: metric_loss(ONE, torch.arange(3))),
     (ValueError, r"target must be in \[0, 1\], got values from -1", lambda: metric_loss(ONE, ONE - 1)),
     (ValueError, r"target must be in", lambda: metric_loss(ONE, ONE * math.nan)),
     (ValueError, r"input must be probabilities", lambda: metric_loss(ONE + 1.5, ONE, from_logits=False)),
     (ValueError, r"input must be probabilities", lambda: metric_loss(ONE - 0.1, ONE, from_logits=False)),
     (ValueError, r"amplification must be positive .* got 0", lambda: metric_loss(ONE, ONE, amplification=0)),
     (ValueError, r"amplification must be positive .* got -73", lambda: MetricLoss(amplification=-73)),
-    (ValueError, r"amplification must be positive .* got nan", lambda: soft_confusion(ONE, ONE, amplification=math.nan)),
+    (ValueError, r"amplification must be positive .* got nan", lambda: MetricLoss(amplification=math.nan)),
     (ValueError, r"one of accuracy, .*mcc.* got 'auc'", lambda: metric_loss(ONE, ONE, "auc")),
     (ValueError, r"got 'auc'", lambda: MetricLoss("auc")),
     (ValueError, r"beta must be positive and finite, got 0", lambda: fbeta(hard([1], [1]), beta=0)),
     (ValueError, r"beta must be positive and finite, got -1", lambda: fbeta(hard([1], [1]), -1)),
     (ValueError, r"weight must be finite and not negative, got .* -1", lambda: metric_loss(ONE, ONE, weight=ONE - 1)),
     (ValueError, r"weight must be finite", lambda: metric_loss(ONE, ONE, weight=ONE + math.inf)),
-    (ValueError, r"weight must broadcast to \(3,\), got shape \(2,\)", lambda: metric_loss(ONE, ONE, weight=torch.ones(2))),
+    (ValueError, r"weight must broadcast to \(3,\), got .*\(2,\)", lambda: metric_loss(ONE, ONE, weight=torch.ones(2))),
     (ValueError, r"weight must broadcast", lambda: metric_loss(ONE, ONE, weight=torch.ones(2, 3))),
     (ValueError, r"input must not be empty, got shape \(0,\)", lambda: metric_loss(ONE[:0], ONE[:0])),
     (TypeError, r"input must be floating point, got torch.int64", lambda: metric_loss(ONE.long(), ONE)),

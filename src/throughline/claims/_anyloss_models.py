@@ -63,6 +63,9 @@ def fit_mlp(arm: str, split: Split, *, epochs: int) -> Fitted:
     """The paper's MLP with two hidden units."""
     hidden, last = nn.Linear(split.x.shape[1], 2), nn.Linear(2, 1)
     nn.init.kaiming_normal_(hidden.weight)
+    nn.init.xavier_uniform_(last.weight)  # Keras's default, as the zero biases are
+    nn.init.zeros_(hidden.bias)
+    nn.init.zeros_(last.bias)
     network = nn.Sequential(hidden, nn.BatchNorm1d(2), nn.Sigmoid(), last).to(split.x)
     batch = round(len(split.x) * (0.5 if arm in WIDE else 0.05))
     return _train(network, arm, split, lr=ADAM.get(arm, 0.001), epochs=epochs, batch=max(2, batch))

@@ -22,9 +22,10 @@ __all__ = ["MetricClassifier"]
 class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Binary classifier trained on 1 minus a metric of its soft confusion matrix, by Adam in float64.
 
-    The linear model starts at zero, where every sample lies on the decision boundary; a network is the paper's
-    (linear, batch normalisation, sigmoid for each hidden layer). Standardise the features first: samples that the first
-    step throws far from the boundary learn no more. ``score`` is the accuracy, as everywhere in scikit-learn.
+    The linear model is the network without hidden layers; each of these is linear (He initialisation), batch
+    normalisation and sigmoid, as in the paper. The last layer starts at zero, where every sample lies on the decision
+    boundary. Standardise the features first: samples that the first step throws far from the boundary learn no more.
+    ``score`` is the accuracy, as everywhere in scikit-learn. Sample weights are repetitions, for the full batch.
 
     Args:
         metric: a name or function as for `metric_loss`.
@@ -188,7 +189,7 @@ def _network(columns: int, hidden: tuple[int, ...], generator: torch.Generator) 
     for size in hidden:
         layers += [_linear(columns, size, generator), nn.BatchNorm1d(size, dtype=torch.float64), nn.Sigmoid()]
         columns = size
-    return nn.Sequential(*layers, _linear(columns, 1, generator if hidden else None))
+    return nn.Sequential(*layers, _linear(columns, 1, None))
 
 
 def _linear(columns: int, size: int, generator: torch.Generator | None) -> nn.Linear:
