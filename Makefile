@@ -1,6 +1,6 @@
 # Everything that a newcomer, and CI, needs. `make run` and `make test` do all on a machine with Python 3.11+ and git.
 PYTHON ?= python3
-PAPER ?= anyloss
+PAPER ?= g-acil
 JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -24,7 +24,7 @@ from throughline.claims._anyloss_models import (
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab import Beats, Claim, Log, Quote, Results
-from throughline.lab.plots import BASELINE, arm_color, curve_bands, paired_dots, subplots
+from throughline.lab.plots import BASELINE, arm_color, paired_dots, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ class MetricAsLoss(Claim):
 
     paper = "anyloss"
     arms = ("bce", "mse", "metric_f1", "metric_balanced_accuracy")
-    context = ("soft_f1", "bce_threshold")
+    context = ("soft_f1", "bce_threshold", "metric_gmean", "metric_accuracy")
     checks = (
         Beats("f1", "metric_f1", over="bce"),
         Beats("f1", "metric_f1", over="mse"),
@@ -140,11 +140,6 @@ class MetricAsLoss(Claim):
         if any(results.kept(arm, seed) for arm in results.arms for seed in results.seeds):
             drawn["Every data set, the most imbalanced on top (mean over seeds)"] = by_data_set(results)
             drawn["Test probabilities of two arms, and the amplification A(p) over them"] = amplification(results)
-        drawn["Each arm's own loss while it is trained (mean over data sets; band: seeds)"] = curve_bands(
-            results,
-            "loss",
-            [arm for arm in _found(results) if arm != "bce_threshold"],  # trained as bce is
-        )
         return drawn
 
 
