@@ -92,9 +92,9 @@ def test_metrics_work_elementwise_and_on_whole_numbers() -> None:
 
 
 def test_mcc_survives_counts_whose_product_overflows() -> None:
-    counts = Confusion(*torch.tensor([3e12, 1e12, 2e12, 4e12]))
+    counts = Confusion(*torch.tensor([3e20, 1e20, 2e20, 4e20]))
     assert mcc(counts).item() == pytest.approx(10 / math.sqrt(4 * 5 * 5 * 6), rel=1e-5)
-    assert mcc(Confusion(*torch.tensor([3e-12, 1e-12, 2e-12, 4e-12]))).item() == pytest.approx(mcc(counts).item())
+    assert mcc(Confusion(*torch.tensor([3e-20, 1e-20, 2e-20, 4e-20]))).item() == pytest.approx(mcc(counts).item())
 
 
 @pytest.mark.parametrize("steepness", [1.0, 10.0, 73.0])
@@ -158,7 +158,7 @@ def test_gradient_of_every_metric(name: str) -> None:
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("z", [-60.0, -20.0, -1.0, -1e-9, 0.0, 1e-3, 0.3, 5.0, 16.0, 30.0, 80.0])
+@pytest.mark.parametrize("z", [-45.0, -20.0, -1.0, -1e-9, 0.0, 1e-3, 0.3, 5.0, 16.0, 30.0, 45.0])
 @pytest.mark.parametrize("target", [0.0, 1.0])
 def test_float32_keeps_the_tails(z: float, target: float, create_graph: bool) -> None:
     single = torch.tensor([z], requires_grad=True)
@@ -166,10 +166,10 @@ def test_float32_keeps_the_tails(z: float, target: float, create_graph: bool) ->
     (slope,) = torch.autograd.grad(counts.tp + 3 * counts.fn + counts.fp, single, create_graph=create_graph)
     s = 36.5 * math.tanh(z / 2)
     exact = 73 * expit(s) * expit(-s) * expit(z) * expit(-z) * (-2 if target else 1)
-    assert slope.item() == pytest.approx(exact, rel=2e-5)
+    assert slope.item() == pytest.approx(exact, rel=2e-5, abs=0)
     assert exact != 0
     true = counts.tp if target else counts.fp
-    assert true.item() == pytest.approx(expit(s), rel=2e-5)
+    assert true.item() == pytest.approx(expit(s), rel=2e-5, abs=0)
 
 
 def test_a_zero_start_has_the_largest_gradient() -> None:
@@ -237,7 +237,9 @@ def test_dimensions_against_a_loop(dim: int | tuple[int, ...] | None) -> None:
     counts = soft_confusion(z, y, dim=dim, weight=w)
     axes = tuple(range(2)) if dim in (None, ()) else dim
     a = eq_1(z.numpy(), 73.0) * w.numpy()
-    np.testing.assert_allclose(counts.tp.numpy(), (a * y.numpy()).sum(axes), rtol=1e-9)
+    expected = (a * y.numpy()).sum(axes)
+    assert counts.tp.shape == expected.shape
+    np.testing.assert_allclose(counts.tp.numpy(), expected, rtol=1e-9)
     loss = metric_loss(z, y, dim=dim, weight=w)
     torch.testing.assert_close(loss, (1 - fbeta(counts)).mean())
     gradient = torch.autograd.functional.jacobian(lambda z: metric_loss(z, y, dim=dim, weight=w), z)

@@ -98,6 +98,8 @@ def test_a_network_is_the_papers_and_learns_what_no_line_can() -> None:
     network = MetricClassifier("balanced_accuracy", hidden_layer_sizes=(8,), **options).fit(ring, inside)
     assert [type(layer).__name__ for layer in network.network_] == ["Linear", "BatchNorm1d", "Sigmoid", "Linear"]
     assert not hasattr(network, "coef_")
+    alone = np.concatenate([network.decision_function(ring[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(alone, network.decision_function(ring)[:5])  # batch normalisation has its own moments
     line = MetricClassifier("balanced_accuracy", **options).fit(ring, inside)
     scores = [balanced_accuracy_score(inside, model.predict(ring)) for model in (network, line)]
     assert scores[0] > scores[1] + 0.1
