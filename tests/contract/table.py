@@ -1,15 +1,14 @@
-"""The table of the contract suite: every public part in a few lines. The parts know nothing of it."""
+"""The table of the contract suite: every public part in a few lines, gathered from `rows`. Parts know nothing of it."""
 
-from tests.contract.rows import continual, core, discrete, sensing
+import importlib
+from pathlib import Path
 
-PARTS = [*core.PARTS, *continual.PARTS, *discrete.PARTS, *sensing.PARTS]
+from tests.contract.part import Part
 
-# public names that are no parts, each with the reason
-NOT_PARTS: dict[str, str] = {
-    "throughline.discrete.confusion.Confusion": "a NamedTuple of four tensors: what soft_confusion returns",
-    "throughline.discrete.confusion_counts.Confusion": "the same",
-    "throughline.discrete.confusion.Metric": "type alias: a name or a function of the counts",
-    "throughline.core.sorting.Distribution": "type alias: the names of the relaxations",
-    "throughline.core.sorting.check_relaxation": "argument checks: the bad inputs of all that sorts go through it",
-    "throughline.core.sorting.Network": "type alias: the names of the networks",
-}
+PARTS: list[Part] = []
+NOT_PARTS: dict[str, str] = {}  # public names that are no parts, each with the reason
+
+for file in sorted((Path(__file__).parent / "rows").glob("*.py")):
+    rows = importlib.import_module(f"tests.contract.rows.{file.stem}")
+    PARTS += rows.PARTS
+    NOT_PARTS |= getattr(rows, "NOT_PARTS", {})

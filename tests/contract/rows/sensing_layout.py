@@ -1,4 +1,4 @@
-"""Rows of the sensing area."""
+"""Rows of `throughline.sensing.layout`."""
 
 import torch
 from tests.contract.part import Bad, Part

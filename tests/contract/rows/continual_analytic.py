@@ -1,4 +1,4 @@
-"""Rows of the continual area."""
+"""Rows of `throughline.continual`."""
 
 from typing import Any
 
