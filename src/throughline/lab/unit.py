@@ -120,8 +120,9 @@ def _seed(seed: int, threads: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third-party code may draw from the global generator
     torch.manual_seed(seed)
-    # on a GPU some backward passes (pooling, interpolation) have no deterministic form: there PyTorch warns instead
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # on a GPU some backward passes (pooling, interpolation) have no deterministic form: there PyTorch warns instead.
+    # `use_deterministic_algorithms` sets the same and imports the compiler for it, a second in every unit
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     torch.set_num_threads(threads)
 
 
