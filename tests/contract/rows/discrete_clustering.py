@@ -29,7 +29,7 @@ PARTS = [
     *(
         Part(
             KMeansLayer,
-            lambda g: (normal(g, 2, 3)[1],),  # the first draw of a seed is the first centre
+            lambda g: (normal(g, 5, 3)[4],),  # the first four draws of a seed are the centres
             # α = 0.5 as well: at 1e-3 the soft assignment is all but uniform
             {"n_features": 3, "n_clusters": 4, "normalize": normalize, "alpha": 1e-3 if method == "all" else 0.5},
             variant=f"{method}, {'unit' if normalize else 'Euclidean'}",
