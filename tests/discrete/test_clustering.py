@@ -261,6 +261,14 @@ def test_zero_rows_are_no_first_centres() -> None:
         TELL(12).fit(x[:55])
 
 
+def test_may_start_where_k_means_ends() -> None:
+    x = normalize(DIGITS)
+    start = KMeans(10, n_init=10, random_state=np.random.RandomState(2)).fit(x).cluster_centers_
+    fitted = TELL(10, init="k-means", max_epochs=1, batch_size=10**6, random_state=2).fit(DIGITS)
+    turned = (fitted.cluster_centers_ * normalize(start)).sum(1)
+    assert (turned > 0.995).all()  # after the one step of a pass
+
+
 def test_works_with_what_scikit_learn_has() -> None:
     pipe = make_pipeline(StandardScaler(), TELL(4, max_epochs=3, random_state=0)).set_output(transform="pandas")
     assert list(pipe.fit_transform(DIGITS[:100]).columns) == ["tell0", "tell1", "tell2", "tell3"]

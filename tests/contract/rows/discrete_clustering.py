@@ -55,6 +55,7 @@ PARTS = [
                 Bad(ValueError, r"max_epochs must be at least 1, got 0", max_epochs=0),
                 Bad(ValueError, r"batch_size must be at least 1, got 0", batch_size=0),
                 Bad(ValueError, r"alpha must be positive and finite, got -1", alpha=-1.0),
+                Bad(ValueError, r'init must be "k-means\+\+" or "k-means", got 3', init=3),
                 Bad(ValueError, r"lr must be positive and finite, got 0", lr=0),
                 Bad(ValueError, r"tol must be finite and not negative, got -1", tol=-1),
                 Bad(ValueError, r"clustering_weight must be .* not negative, got nan", clustering_weight=float("nan")),
