@@ -118,8 +118,10 @@ class Part:
     def run(self, made: Any, *args: Any) -> Any:
         """The result of one call of what `build` made."""
         if self.is_estimator:
-            features, target = (a.numpy() if isinstance(a, Tensor) else a for a in args)
-            return torch.from_numpy(made.fit(features, target).decision_function(features))
+            features, *target = (a.numpy() if isinstance(a, Tensor) else a for a in args)
+            fitted = made.fit(features, *target)
+            scores = fitted.decision_function if hasattr(fitted, "decision_function") else fitted.transform
+            return torch.from_numpy(scores(features))
         if self.is_module and self.call is not None:
             return self.call(made, *args)
         return made(*args)
