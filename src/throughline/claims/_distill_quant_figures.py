@@ -70,7 +70,7 @@ def sizes(results: Results) -> Figure | None:
         if arm == "quantized_distillation":
             for b, where in zip(error, zip(x, y, strict=True), strict=True):
                 text = f"{b} bit" + ("s" if b > 1 else "")
-                axis.annotate(text, where, textcoords="offset points", xytext=(0, -12), ha="center", fontsize=7)
+                axis.annotate(text, where, textcoords="offset points", xytext=(4, -11), ha="left", fontsize=7)
     if not axis.lines:
         return None
     axis.set_xscale("log")
@@ -80,7 +80,7 @@ def sizes(results: Results) -> Figure | None:
     axis.set(xlabel="kilobytes", ylabel="accuracy")
     _show_accuracy(axis)
     axis.minorticks_off()
-    axis.legend(frameon=False, loc="upper right")
+    axis.legend(frameon=False, loc="lower right")
     return figure
 
 

@@ -71,8 +71,9 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            shown = curve and (step % max(1, steps // POINTS) == 0 or step == steps - 1)
-            self.log(step if curve else self.step, of=self.total, **({"loss": loss} if shown else {}))
+            self.log(self.step, of=self.total)
+            if curve and (step % max(1, steps // POINTS) == 0 or step == steps - 1):
+                self.log(step, loss=loss)
             self.step += 1
         return model
 

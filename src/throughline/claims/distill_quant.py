@@ -50,8 +50,10 @@ class LowBitStudent(Claim):
         "taken again at the quantised weights. no_teacher tells what the teacher adds under quantisation; no check "
         "depends on it. Nothing was tuned: rates, epochs, temperature and the weight of the teacher were fixed "
         "beforehand, the same in all arms. Adam moves the points, in place of the authors' SGD at 1e-5. The "
-        "temperature of 5 is the paper's for CIFAR-10 from memory, not verified. At paper scale the rate falls along "
-        "a cosine in place of halvings, and --set millions=0.3 or 0.1 takes the smaller students."
+        "temperature of 5 is the paper's for CIFAR-10 from memory, not verified. At 1 bit this rate and temperature "
+        "are too much for quantized distillation, which ends at chance; on a held-out seed (100) it reached 0.91 at a "
+        "rate of 0.005, and 0.92 at temperature 1. At paper scale the rate falls along a cosine in place of halvings, "
+        "and --set millions=0.3 or 0.1 takes the smaller students."
     )
 
     def prepare(self, config: Config) -> None:
