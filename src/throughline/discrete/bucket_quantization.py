@@ -122,7 +122,12 @@ def round_to_levels(
     low, span = extent(rows)
     if check:
         check_range(span)
-    return out_of_rows(_Uniform.apply(rows, low, span, levels, stochastic, generator), weight)  # type: ignore[no-untyped-call]
+    step = span / (levels - 1)
+    if rows.requires_grad and torch.is_grad_enabled():
+        x = _Uniform.apply(rows, low, step, levels, stochastic, generator)  # type: ignore[no-untyped-call]
+    else:
+        x = _placed(_nearest_level(rows, low, step, levels, stochastic, generator), low, step)
+    return out_of_rows(x, weight)
 
 
 def round_to_points(weight: Tensor, points: Tensor, bucket_size: int | None, *, check: bool = False) -> Tensor:
@@ -159,7 +164,8 @@ def encode(weight: Tensor, grid: int | Tensor, bucket_size: int | None, name: st
     check_range(span, name)
     if isinstance(grid, int):
         levels, points = grid, None
-        symbols, scale = _nearest_level(rows, low, span, levels), _step(span, levels)
+        scale = span / (levels - 1)
+        symbols = _nearest_level(rows, low, scale, levels, False, None)
     else:
         levels, points = len(grid), grid.detach().to(rows.dtype).sort().values
         symbols, scale = _nearest_point(rows, low, span, points), span
@@ -177,7 +183,8 @@ def in_rows(weight: Tensor, bucket_size: int | None) -> Tensor:
 
 def out_of_rows(rows: Tensor, weight: Tensor) -> Tensor:
     """Rows without what fills the last one, in the shape and dtype of ``weight``."""
-    return rows.flatten()[: weight.numel()].view(weight.shape).to(weight.dtype)
+    flat = rows if rows.numel() == weight.numel() else rows.flatten()[: weight.numel()]
+    return flat.view(weight.shape).to(weight.dtype)
 
 
 def extent(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,15 +196,10 @@ def extent(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_level(
-    rows: Tensor,
-    low: Tensor,
-    span: Tensor,
-    levels: int,
-    stochastic: bool = False,
-    generator: torch.Generator | None = None,
+    rows: Tensor, low: Tensor, step: Tensor, levels: int, stochastic: bool, generator: torch.Generator | None
 ) -> Tensor:
     """Numbers of levels as floating point, in a new tensor."""
-    x = (rows - low).mul_((levels - 1) / span)
+    x = (rows - low).div_(step)
     if not stochastic:
         return x.round_()
     noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
@@ -208,10 +210,6 @@ def _nearest_point(rows: Tensor, low: Tensor, span: Tensor, points: Tensor) -> T
     """Numbers of the nearest of points in rising order, int32; on a mid-point that of the upper one."""
     middle = (points[1:] + points[:-1]) / 2
     return torch.bucketize((rows - low).div_(span), middle, right=True, out_int32=True)
-
-
-def _step(span: Tensor, levels: int) -> Tensor:
-    return span / span.new_full((), levels - 1)  # a tensor: by a plain number a GPU divides less exactly
 
 
 def _placed(x: Tensor, low: Tensor, scale: Tensor) -> Tensor:
@@ -225,12 +223,12 @@ class _Uniform(torch.autograd.Function):
         ctx: Any,
         rows: Tensor,
         low: Tensor,
-        span: Tensor,
+        step: Tensor,
         levels: int,
         stochastic: bool,
         generator: torch.Generator | None,
     ) -> Tensor:
-        return _placed(_nearest_level(rows, low, span, levels, stochastic, generator), low, _step(span, levels))
+        return _placed(_nearest_level(rows, low, step, levels, stochastic, generator), low, step)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
