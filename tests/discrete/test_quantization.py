@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from throughline.discrete.bucket_quantization import encode
+from throughline.discrete._buckets import encode
 from throughline.discrete.quantization import (
     allocate_levels,
     distillation_loss,
@@ -60,6 +60,16 @@ def test_nonuniform_is_the_nearest_point_in_any_order(size: int | None, number: 
     weight, points = random(3, 4, 5), torch.rand(number, generator=seeded(1), dtype=torch.float64)
     expected = slowly(weight, sorted(points.tolist()), size)
     torch.testing.assert_close(nonuniform_quantize(weight, points, bucket_size=size), expected)
+
+
+@pytest.mark.parametrize("number", [*range(2, 18), 31, 32, 33, 1000])
+def test_points_are_found_as_torch_finds_them(number: int) -> None:
+    """Ties and points that coincide too."""
+    points = (torch.rand(number, generator=seeded(number)) * 40).round() / 40
+    weight = torch.cat([torch.linspace(0, 1, 81), torch.rand(500, generator=seeded(1))])  # scaled already
+    middle = points.sort().values.unfold(0, 2, 1).mean(1)
+    expected = torch.bucketize(weight, middle, right=True)
+    assert torch.equal(encode(weight, points, None).symbols.long(), expected)
 
 
 def test_ties_round_to_even_levels_and_to_the_upper_point() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims._distill_quant_data import Config, Task
-from throughline.discrete.bucket_quantization import extent, in_rows
+from throughline.discrete._buckets import extent, in_rows
 from throughline.discrete.quantization import (
     CompressedSize,
     PointQuantizer,

@@ -9,7 +9,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from throughline.discrete.bucket_quantization import Codes, check_buckets, check_weight, encode
+from throughline.discrete._buckets import Codes, encode
+from throughline.discrete.bucket_quantization import check_buckets, check_weight
 from throughline.discrete.huffman import huffman_lengths
 
 __all__ = ["MOST_BITS", "CompressedSize", "ModelQuantizer", "Select", "uncompiled"]

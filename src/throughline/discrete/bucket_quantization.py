@@ -4,14 +4,23 @@
 by the bucket's own minimum and range, and moved to the nearest level.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["nonuniform_quantize", "quantile_points", "uniform_quantize"]
+from throughline.discrete._buckets import (
+    check_range,
+    extent,
+    in_rows,
+    nearest_level,
+    nearest_point,
+    out_of_rows,
+    placed,
+    readable,
+)
 
-FLAT = 1e-10  # buckets of a smaller range are scaled by 1, as the authors do
+__all__ = ["nonuniform_quantize", "quantile_points", "uniform_quantize"]
 
 
 def uniform_quantize(
@@ -126,7 +135,7 @@ def round_to_levels(
     if rows.requires_grad and torch.is_grad_enabled():
         x = _Uniform.apply(rows, low, step, levels, stochastic, generator)  # type: ignore[no-untyped-call]
     else:
-        x = _placed(_nearest_level(rows, low, step, levels, stochastic, generator), low, step)
+        x = placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
     return out_of_rows(x, weight)
 
 
@@ -137,84 +146,6 @@ def round_to_points(weight: Tensor, points: Tensor, bucket_size: int | None, *, 
     if check:
         check_range(span)
     return out_of_rows(_Nonuniform.apply(rows, low, span, points.to(rows.dtype).sort().values), weight)  # type: ignore[no-untyped-call]
-
-
-class Codes(NamedTuple):
-    """A quantised tensor as it is stored: ``points[symbol] * scale + offset``, bucket by bucket."""
-
-    symbols: Tensor  # (weights,) uint8, or int32 with more than 256 levels
-    levels: int
-    bucket_size: int
-    offset: Tensor  # (buckets,)
-    scale: Tensor  # (buckets,); the distance of two levels where there are no points
-    points: Tensor | None  # (levels,) in rising order; without, a symbol is its own point
-
-    def values(self) -> Tensor:
-        """The quantised weights, flat, in the dtype of the scale."""
-        symbols = self.symbols.int()
-        x = symbols if self.points is None else self.points.index_select(0, symbols)
-        rows = in_rows(x.to(self.scale.dtype), self.bucket_size)
-        return _placed(rows, self.offset[:, None], self.scale[:, None]).flatten()[: len(symbols)]
-
-
-def encode(weight: Tensor, grid: int | Tensor, bucket_size: int | None, name: str = "weight") -> Codes:
-    """What `uniform_quantize` gives with ``grid`` levels, or `nonuniform_quantize` with ``grid`` as points."""
-    rows = in_rows(weight.detach(), bucket_size)
-    low, span = extent(rows)
-    check_range(span, name)
-    if isinstance(grid, int):
-        levels, points = grid, None
-        scale = span / (levels - 1)
-        symbols = _nearest_level(rows, low, scale, levels, False, None)
-    else:
-        levels, points = len(grid), grid.detach().to(rows.dtype).sort().values
-        symbols, scale = _nearest_point(rows, low, span, points), span
-    compact = symbols.flatten()[: weight.numel()].to(torch.uint8 if levels <= 256 else torch.int32)
-    return Codes(compact, levels, rows.shape[1], low[:, 0], scale[:, 0], points)
-
-
-def in_rows(weight: Tensor, bucket_size: int | None) -> Tensor:
-    """``(buckets, bucket_size)``; the last bucket is filled up with its last value, which changes no extreme."""
-    flat = weight.to(torch.promote_types(weight.dtype, torch.float32)).flatten()
-    size = min(bucket_size or len(flat), len(flat))
-    missing = -len(flat) % size
-    return (torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat).view(-1, size)
-
-
-def out_of_rows(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows without what fills the last one, in the shape and dtype of ``weight``."""
-    flat = rows if rows.numel() == weight.numel() else rows.flatten()[: weight.numel()]
-    return flat.view(weight.shape).to(weight.dtype)
-
-
-def extent(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """β and α of every bucket, ``(buckets, 1)``; constants of the weights, without a gradient."""
-    rows = rows.detach()
-    low = rows.amin(1, keepdim=True)  # with amax several times as fast as torch.aminmax along a dimension
-    span = rows.amax(1, keepdim=True).sub_(low)
-    return low, span.masked_fill_(span < FLAT, 1.0)
-
-
-def _nearest_level(
-    rows: Tensor, low: Tensor, step: Tensor, levels: int, stochastic: bool, generator: torch.Generator | None
-) -> Tensor:
-    """Numbers of levels as floating point, in a new tensor."""
-    x = (rows - low).div_(step)
-    if not stochastic:
-        return x.round_()
-    noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-    return x.add_(noise).floor_().clamp_(max=levels - 1)  # 3 + 0.99999999 is 4 in floating point
-
-
-def _nearest_point(rows: Tensor, low: Tensor, span: Tensor, points: Tensor) -> Tensor:
-    """Numbers of the nearest of points in rising order, int32; on a mid-point that of the upper one."""
-    middle = (points[1:] + points[:-1]) / 2
-    return torch.bucketize((rows - low).div_(span), middle, right=True, out_int32=True)
-
-
-def _placed(x: Tensor, low: Tensor, scale: Tensor) -> Tensor:
-    """x scale + β in place, and never fused: stored weights come back bit for bit."""
-    return x.mul_(scale).add_(low)
 
 
 class _Uniform(torch.autograd.Function):
@@ -228,7 +159,7 @@ class _Uniform(torch.autograd.Function):
         stochastic: bool,
         generator: torch.Generator | None,
     ) -> Tensor:
-        return _placed(_nearest_level(rows, low, step, levels, stochastic, generator), low, step)
+        return placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -238,10 +169,10 @@ class _Uniform(torch.autograd.Function):
 class _Nonuniform(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, low: Tensor, span: Tensor, points: Tensor) -> Tensor:
-        symbols = _nearest_point(rows, low, span, points)
+        symbols = nearest_point(rows, low, span, points)
         ctx.save_for_backward(symbols, span)
         ctx.levels = len(points)
-        return _placed(points.index_select(0, symbols.flatten()).view(rows.shape), low, span)
+        return placed(points.index_select(0, symbols.flatten()).view(rows.shape), low, span)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -272,20 +203,10 @@ def check_weight(weight: Tensor, name: str = "weight") -> None:
         raise ValueError(f"{name} must not be empty, got shape {tuple(weight.shape)}")
 
 
-def check_range(span: Tensor, name: str = "weight") -> None:
-    if _readable(span) and not span.isfinite().all():
-        raise ValueError(f"{name} must be finite and so must be its range, got NaN, an infinity or too wide a range")
-
-
 def check_points(points: Tensor) -> None:
     if not points.is_floating_point():
         raise TypeError(f"points must be floating point, got {points.dtype}")
     if points.ndim != 1 or len(points) < 2:
         raise ValueError(f"points must be one-dimensional and at least two, got shape {tuple(points.shape)}")
-    if _readable(points) and not points.isfinite().all():
+    if readable(points) and not points.isfinite().all():
         raise ValueError(f"points must be finite, got {points.tolist()}")
-
-
-def _readable(values: Tensor) -> bool:
-    """Whether values can be looked at, which they cannot while torch.compile traces."""
-    return not (torch.compiler.is_compiling() or values.is_meta)

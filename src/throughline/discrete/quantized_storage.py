@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from throughline.discrete._buckets import Codes
 from throughline.discrete._model_quantizer import ModelQuantizer, uncompiled
-from throughline.discrete.bucket_quantization import Codes
 from throughline.discrete.huffman import Coded, decode, encode
 
 __all__ = ["load_quantized", "save_quantized"]
