@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims._distill_quant_data import Config, Task
-from throughline.discrete._buckets import extent, in_rows
 from throughline.discrete.quantization import (
     CompressedSize,
     PointQuantizer,
@@ -229,9 +228,8 @@ def renormalise(model: nn.Module, x: Tensor) -> nn.Module:
 def keep_levels(log: Log, quantizer: PointQuantizer, start: list[Tensor]) -> None:
     """Store the scaled weights of the largest layer as a histogram, and its points before and after."""
     place, weight = max(enumerate(quantizer.weights.values()), key=lambda entry: entry[1].numel())
-    rows = in_rows(weight.detach(), 256)
-    low, span = extent(rows)
-    scaled = ((rows - low) / span).flatten()[: weight.numel()]
+    buckets = weight.detach().flatten().split(256)  # type: ignore[no-untyped-call]
+    scaled = torch.cat([(bucket - bucket.min()) / (bucket.max() - bucket.min()).clamp_min(1e-10) for bucket in buckets])
     log.keep(
         histogram=torch.histc(scaled.cpu(), BINS, 0, 1),
         start=start[place],
