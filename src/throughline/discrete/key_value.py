@@ -8,10 +8,13 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["CodebookVote", "KeyValueBottleneck"]
 
 SCORES = 2**24  # held at once by a look-up: 64 MB in float32
+CACHED = 2**18  # the same on a CPU, where they had better stay in its cache
+FOLDS = 16  # of a row of scores: a maximum is found many times as fast as its place
 
 
 class KeyValueBottleneck(nn.Module):
@@ -292,20 +295,32 @@ class CodebookVote(nn.Module):
 def _nearest(h: Tensor, keys: Tensor, topk: int) -> Tensor:
     """Places of the keys ``(C, K, d)`` nearest to ``h (C, n, d)`` in each codebook, nearest first: ``(C, n, topk)``."""
     centre = keys.mean(1, keepdim=True)  # distances stay; a common offset no longer cancels digits
-    h, keys = h - centre, keys - centre
-    bias = keys.square().sum(-1)[:, None] / -2
+    keys = keys - centre
+    keys = torch.cat([keys, keys.square().sum(-1, keepdim=True) / -2], -1)
+    h = F.pad(h - centre, (0, 1), value=1.0)  # the product is then ½‖h‖² - ½‖h - k‖²
     count, n, k = len(h), h.shape[1], keys.shape[1]
-    rows = min(max(1, SCORES // k), max(1, n))
-    books = max(1, SCORES // (rows * k))
+    most = CACHED if h.device.type == "cpu" else SCORES
+    rows = min(max(1, most // k), max(1, n))
+    books = max(1, most // (rows * k))
     found = torch.empty((count, n, topk), dtype=torch.int64, device=h.device)
     with torch.autocast(h.device.type, enabled=False):
         for c in range(0, count, books):
             for i in range(0, n, rows):
                 block = slice(c, c + books), slice(i, i + rows)
-                scores = torch.baddbmm(bias[block[0]], h[block], keys[block[0]].mT)  # ½‖h‖² - ½‖h - k‖²
-                best = scores.max(-1, keepdim=True) if topk == 1 else scores.topk(topk)
-                found[block] = best.indices
+                scores = torch.bmm(h[block], keys[block[0]].mT)
+                found[block] = _place_of_largest(scores) if topk == 1 else scores.topk(topk).indices
     return found
+
+
+def _place_of_largest(scores: Tensor) -> Tensor:
+    """``scores.argmax(-1, keepdim=True)``, the first in a tie, in half the time."""
+    if scores.shape[-1] % FOLDS:
+        return scores.max(-1, keepdim=True).indices
+    folded = scores.view(*scores.shape[:-1], FOLDS, -1)
+    fold = folded.amax(-1).max(-1, keepdim=True).indices
+    row = folded.gather(-2, fold[..., None].expand(*fold.shape, folded.shape[-1])).squeeze(-2)
+    place: Tensor = row.max(-1, keepdim=True).indices + fold * folded.shape[-1]
+    return place
 
 
 def _draw(
