@@ -13,7 +13,7 @@ from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 
 BATCH, BOOKS, PAIRS, WIDTH, CLASSES = 256, 32, 512, 14, 10
 FEATURES = 512  # of the encoder, where there is a projection
-OFFICIAL = "the official module's arithmetic (cdist, one-hot)"
+OFFICIAL = "the official module's arithmetic"
 SIZES = f"B {BATCH}, C {BOOKS}, K {PAIRS}, d {WIDTH}"
 
 

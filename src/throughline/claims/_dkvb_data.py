@@ -16,9 +16,7 @@ from throughline.claims._dkvb_encoder import (
     embed,
     omniglot_encoder,
     pretrained,
-    thickened,
 )
-from throughline.claims.groco import affine_view
 from throughline.continual.analytic import RandomExpansion
 from throughline.data import (
     DataError,
@@ -55,9 +53,11 @@ class Config:
     tasks: int = 5
     batch: int = 256
     lr: float = 0.3  # of the values
-    linear_lr: float = 0.1
-    mlp_lr: float = 0.1
-    iid_linear_lr: float = 0.1
+    linear_lr: float = 1e-3
+    mlp_lr: float = 1e-3
+    iid_linear_lr: float = 1e-2
+    standardized_linear_lr: float = 1e-3
+    standardized_mlp_lr: float = 3e-3
     smoothing: float = 0.1  # of labels
     clip: float = 1.0  # on the norm of the gradient
     hidden: int = 128  # of the MLP
@@ -162,7 +162,7 @@ def _pictures(config: Config, seed: int) -> Split:
     elif config.data is not None:
         other = images.images[aside]
     elif config.encoder == "omniglot":
-        other = _other_characters(seed)
+        other = characters()[0]
     else:
         other = images.images[train].mT  # another data set of the same size, for want of a real one
     parts = images.images[train], images.images[test], other
@@ -183,12 +183,6 @@ def _built_in(config: Config) -> Images:
 def _own_images(config: Config) -> Images:
     assert config.data is not None
     return image_folder(config.data.path, size=config.data.size or OMNIGLOT_SIDE)
-
-
-def _other_characters(seed: int) -> Tensor:
-    """Omniglot as its encoder saw it in training: deformed, and half of it thickened."""
-    draw = torch.Generator().manual_seed(seed)
-    return thickened(affine_view(characters()[0], draw), draw)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ ARMS = ("linear_probe", "mlp", "bottleneck")
 CLASSES, TASKS, SAMPLES = 8, 4, 60
 PAIRS = 400  # the paper's
 REACH, SIDE = 1.6, 64  # the drawn square is [-REACH, REACH]², in SIDE × SIDE cells
-STEPS, LR, LR_VALUES = 300, 0.1, 0.3
+STEPS, LR, LR_VALUES = 200, 0.1, 0.3
 
 
 def blobs(seed: int) -> tuple[Tensor, Tensor]:

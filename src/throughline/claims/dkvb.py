@@ -26,6 +26,7 @@ class StreamWithoutForgetting(Claim):
 
     paper = "dkvb"
     arms = ("linear_probe", "mlp", "bottleneck", "bottleneck_own_keys", "iid_linear_probe", "iid_bottleneck")
+    context = ("linear_probe_standardized", "mlp_standardized")
     checks = (
         Beats("accuracy", "bottleneck", over="linear_probe"),
         Beats("accuracy", "bottleneck", over="mlp"),
@@ -42,9 +43,6 @@ class StreamWithoutForgetting(Claim):
             pairs=4096,
             epochs=2000,
             key_epochs=10,
-            linear_lr=1e-3,
-            mlp_lr=1e-3,
-            iid_linear_lr=1e-3,
             device="cuda",
         ),
     }
@@ -56,13 +54,28 @@ class StreamWithoutForgetting(Claim):
             "the abstract and the authors' repository; the table of figures is not verified",
         ),
     )
-    notes = ""
+    notes = (
+        "Learning rates were chosen by accuracy on held-out seeds 100 and 101, over {1e-4, 3e-4, 1e-3, 3e-3, 1e-2, "
+        "1e-1}. Linear probe 0.16, 0.28, 0.31, 0.22, 0.20, 0.21 and MLP 0.09, 0.18, 0.38, 0.21, 0.20, 0.20 (mean of "
+        "both seeds): 1e-3 for both. On mixed classes the linear probe had 0.936, 0.983, 0.971 at 1e-3, 1e-2, 1e-1 "
+        "(taken: 1e-2). Without label smoothing linear probe and MLP had 0.32 and 0.39. The bottleneck keeps the "
+        "authors' rate, 0.3, and was not tuned. Keys from Omniglot's drawings as they are; deformed and half "
+        "thickened, as its encoder sees them in training, they gave a hundredth less. The two context arms are the "
+        "baselines on embeddings that were standardised by those of the unlabelled source: a common positive mean, "
+        "such as a ReLU leaves, is much of what makes a linear head forget. Their rates, over {1e-4, 3e-4, 1e-3, 3e-3, "
+        "1e-2}: linear 0.20, 0.35, 0.64, 0.57, 0.32 (1e-3), MLP 0.11, 0.24, 0.56, 0.68, 0.37 (3e-3); the bottleneck "
+        "gains nothing from it (0.89). The arms on mixed classes take as many steps as the stream. The cost of "
+        "foreign keys is bottleneck_own_keys less bottleneck. At paper scale the learning rates are those found on "
+        "MNIST, and SwAV's weights are in none of the libraries that give the encoders."
+    )
 
     def prepare(self, config: Config) -> None:
         check(config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         split = load(config, seed)
+        if arm.endswith("_standardized"):
+            split = standardized(split)
         draw = torch.Generator().manual_seed(seed)
         stream = class_incremental(split.y.cpu(), config.tasks, generator=draw)
         head, lr = learner(arm, config, split, draw)
@@ -102,11 +115,18 @@ class StreamWithoutForgetting(Claim):
 def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tuple[nn.Module, float]:
     """The head of an arm and its learning rate."""
     width, classes = split.x.shape[1], int(split.y.max()) + 1
-    if arm.endswith("linear_probe"):
-        return nn.Linear(width, classes), config.iid_linear_lr if arm.startswith("iid_") else config.linear_lr
-    if arm == "mlp":
+    rates = {
+        "linear_probe": config.linear_lr,
+        "mlp": config.mlp_lr,
+        "iid_linear_probe": config.iid_linear_lr,
+        "linear_probe_standardized": config.standardized_linear_lr,
+        "mlp_standardized": config.standardized_mlp_lr,
+    }
+    if "linear_probe" in arm:
+        return nn.Linear(width, classes), rates[arm]
+    if "mlp" in arm:
         hidden = config.hidden
-        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes)), config.mlp_lr
+        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes)), rates[arm]
     bottleneck = KeyValueBottleneck(
         width,
         classes,
@@ -119,6 +139,13 @@ def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tu
     order = torch.randperm(len(unlabelled), generator=draw).to(unlabelled.device)
     bottleneck.fit_keys(torch.split(unlabelled[order], config.batch), epochs=config.key_epochs, generator=draw)
     return nn.Sequential(bottleneck, CodebookVote()), config.lr
+
+
+def standardized(split: Split) -> Split:
+    """Embeddings shifted and scaled by the unlabelled ones of the other source, all that is known ahead of a stream."""
+    std, mean = torch.std_mean(split.keys, 0)
+    x, test_x, keys = ((part - mean) / std.clamp_min(1e-6) for part in (split.x, split.test_x, split.keys))
+    return split._replace(x=x, test_x=test_x, keys=keys)
 
 
 def schedule(stream: list[Tensor], config: Config, draw: torch.Generator, *, mixed: bool) -> Iterator[Iterator[Tensor]]:
