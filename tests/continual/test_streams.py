@@ -1,4 +1,4 @@
-"""si_blurry: what holds of every stream, and its laws at the ends of its ranges."""
+"""Streams: what holds of every stream, and its laws at the ends of its ranges."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from throughline.continual.streams import si_blurry
+from throughline.continual.streams import class_incremental, si_blurry
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -125,3 +125,48 @@ def test_feeds_a_data_loader() -> None:
 def test_names_the_bad_argument(labels: Tensor, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         si_blurry(labels, **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-3, 12), min_size=1, max_size=60), st.integers(1, 16), st.integers(0, 10**6))
+def test_classes_are_dealt_evenly_and_whole(ids: list[int], tasks: int, seed: int) -> None:
+    labels, classes = torch.tensor(ids), len(set(ids))
+    tasks = min(tasks, classes)
+    stream = class_incremental(labels, tasks, generator=seeded(seed))
+    assert torch.cat(stream).sort().values.equal(torch.arange(len(ids)))
+    counts = table(labels, stream)
+    assert ((counts > 0).sum(1) == 1).all()  # a class has one task
+    sizes = (counts > 0).sum(0).tolist()
+    assert sizes == [classes // tasks + (task < classes % tasks) for task in range(tasks)]
+
+
+def test_every_pairing_of_classes_comes_up() -> None:
+    together = torch.zeros(6, 6)
+    for seed in range(600):
+        for task in class_incremental(torch.arange(6).repeat(3), 3, generator=seeded(seed)):
+            one, other = torch.arange(6).repeat(3)[task].unique().tolist()
+            together[one, other] += 1 / 600
+    chance = 1 / 5  # that a class meets a given one of the other five
+    pairs = together[torch.triu_indices(6, 6, 1).unbind()]
+    assert (pairs - chance).abs().max() < 5 * (chance * (1 - chance) / 600) ** 0.5
+
+
+def test_incremental_tasks_are_shuffled_and_reproducible() -> None:
+    first, again, other = (class_incremental(LABELS, generator=seeded(seed)) for seed in (3, 3, 4))
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    assert not torch.cat(first).equal(torch.cat(other))
+    assert all(len(LABELS[task[:20]].unique()) == 2 for task in first)
+
+
+@pytest.mark.parametrize(
+    ("labels", "tasks", "message"),
+    [
+        (LABELS, 0, "tasks must be at least 1, got 0"),
+        (LABELS, 11, r"tasks must be at most the number of classes \(10\), got 11"),
+        (LABELS[:0], 1, r"labels must be \(n,\) with n >= 1, got shape \(0,\)"),
+        (LABELS.bool(), 1, r"labels must be integer class ids, got torch\.bool"),
+    ],
+)
+def test_incremental_names_the_bad_argument(labels: Tensor, tasks: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_incremental(labels, tasks)

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import throughline.data
-from throughline.data import DataError, digits, image_folder, mnist, omniglot
+from throughline.data import DataError, digits, image_files, image_folder, mnist, omniglot, read_image
 
 MNIST = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
 OMNIGLOT = "omniglot/images_background_small1.zip", "omniglot/images_background_small2.zip"
@@ -244,3 +244,19 @@ def test_unknown_names_of_the_package() -> None:
     assert "mnist" in dir(throughline.data)
     for name in throughline.data.__all__:
         assert getattr(throughline.data, name)
+
+
+def test_images_without_labels_are_found_below_a_folder(tmp_path: Path) -> None:
+    for name in ("b/img10.png", "b/img2.png", "a/deep/x.png", "loose.png", ".hidden/y.png", "b/.z.png"):
+        paint(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    found = [file.relative_to(tmp_path).as_posix() for file in image_files(tmp_path)]
+    assert found == ["a/deep/x.png", "b/img2.png", "b/img10.png", "loose.png"]
+    image = read_image(paint(tmp_path / "wide.png", (255, 0, 51), (9, 5)), 4)
+    assert image.shape == (3, 4, 4)
+    assert image[:, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    with pytest.raises(DataError, match="no such folder"):
+        image_files(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no images \(\.bmp, .* in it or below"):
+        image_files(tmp_path / "empty")

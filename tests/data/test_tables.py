@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.preprocessing import OneHotEncoder
 
-from throughline.data import DataError, binary, embedded, read_table
+from throughline.data import DataError, binary, embedded, read_table, read_unlabelled
 from throughline.errors import ThroughlineError
 
 
@@ -189,6 +189,21 @@ def test_a_column_of_names_is_refused(tmp_path: Path) -> None:
     rows = "".join(f"person {i},{i % 2}\n" for i in range(1001))
     with pytest.raises(DataError, match="column 'name' holds 1,001 different texts, too many for categories"):
         read_table(write(tmp_path, "name,label\n" + rows))
+
+
+def test_rows_without_labels_come_in_the_columns_of_a_table(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "age,sex,height,ill\n1,f,5,no\n2.5,m,6,yes\n3,f,7,no\n"))
+    more = write(tmp_path, "sex,note,height,age\nm,hi,8,4\nx,ho,9,5\n", "more.csv")
+    np.testing.assert_array_equal(read_unlabelled(more, table), [[4, 0, 1, 8], [5, 0, 0, 9]])
+    np.testing.assert_array_equal(read_unlabelled(tmp_path / "my.csv", table), table.x)
+    for text, message in (
+        ("age,sex\n1,f\n2,m\n", "no column 'height'; its 2 columns are age, sex"),
+        ("age,sex,height\n1,f,\n2,m,3\n", "missing or infinite values: column 'height' in 1 of 2 rows"),
+        ("age,sex,height\nold,f,4\nyoung,m,3\n", "column 'age' must hold numbers, as in my; mend the file"),
+        ("age,sex,height\n1,0,4\n2,1,3\n", "column 'sex' must hold texts, as in my; mend the file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_unlabelled(write(tmp_path, text, "bad.csv"), table)
 
 
 def test_binary_labels(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Si-Blurry is the setting of "G-ACIL: Analytic Learning for Exemplar-Free Generalized Class Incremental Learning"
 (arXiv 2403.15706), introduced by "Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and
-Visual Prompt Tuning" (arXiv 2308.09303).
+Visual Prompt Tuning" (arXiv 2308.09303). Class-incremental streams are older than all of these papers; "Discrete
+Key-Value Bottleneck" (arXiv 2207.11240) learns them.
 """
 
 import math
@@ -10,7 +11,39 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["si_blurry"]
+__all__ = ["class_incremental", "si_blurry"]
+
+
+def class_incremental(labels: Tensor, tasks: int = 5, *, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Deal classes out over tasks at random, equally many to each, and every sample to the task of its class.
+
+    Where the number of classes is no multiple of ``tasks``, the first tasks have one class more. Samples are shuffled
+    within a task.
+
+    Args:
+        labels: ``(n,)`` integer class ids of any value, n >= 1.
+        tasks: T, at least 1 and at most the number of classes.
+
+    Returns:
+        T index tensors, none empty, together a permutation of ``range(n)``.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> stream = class_incremental(torch.arange(10).repeat(20))
+    >>> [len(torch.arange(10).repeat(20)[task].unique()) for task in stream]
+    [2, 2, 2, 2, 2]
+    """
+    _check(labels, tasks)
+    device = generator.device if generator is not None else torch.device("cpu")
+    ids, which = torch.unique(labels.to(device), return_inverse=True)
+    if tasks > len(ids):
+        raise ValueError(f"tasks must be at most the number of classes ({len(ids)}), got {tasks}")
+    task_of_class = torch.empty_like(ids, dtype=torch.int64)
+    order = torch.randperm(len(ids), generator=generator, device=device)
+    for task, group in enumerate(order.tensor_split(tasks)):
+        task_of_class[group] = task
+    return _dealt(task_of_class[which], tasks, labels.device, generator)
 
 
 def si_blurry(
@@ -44,10 +77,13 @@ def si_blurry(
     >>> torch.cat(stream).sort().values.equal(torch.arange(200))
     True
     """
-    _check(labels, tasks, disjoint, blurry)
+    _check(labels, tasks)
+    for name, ratio in (("disjoint", disjoint), ("blurry", blurry)):
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {ratio}")
     device = generator.device if generator is not None else torch.device("cpu")
     ids, which = torch.unique(labels.to(device), return_inverse=True)
-    count, n = len(ids), len(labels)
+    count = len(ids)
 
     def permutation(size: int) -> Tensor:
         return torch.randperm(size, generator=generator, device=device)
@@ -62,18 +98,20 @@ def si_blurry(
     spread = torch.isin(which, order[kept:]).nonzero().squeeze(1)
     spread = spread[permutation(len(spread))[: math.floor(len(spread) * blurry + 1e-9)]]
     task[spread] = task[spread[permutation(len(spread))]]
-    shuffled = permutation(n)
+    return _dealt(task, tasks, labels.device, generator)
+
+
+def _dealt(task: Tensor, tasks: int, device: torch.device, generator: torch.Generator | None) -> list[Tensor]:
+    """The samples of each task in random order, from the task ``(n,)`` of each sample."""
+    shuffled = torch.randperm(len(task), generator=generator, device=task.device)
     shuffled = shuffled[task[shuffled].argsort(stable=True)]
-    return list(torch.split(shuffled.to(labels.device), torch.bincount(task, minlength=tasks).tolist()))
+    return list(torch.split(shuffled.to(device), torch.bincount(task, minlength=tasks).tolist()))
 
 
-def _check(labels: Tensor, tasks: int, disjoint: float, blurry: float) -> None:
+def _check(labels: Tensor, tasks: int) -> None:
     if labels.dim() != 1 or len(labels) == 0:
         raise ValueError(f"labels must be (n,) with n >= 1, got shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integer class ids, got {labels.dtype}")
     if tasks < 1:
         raise ValueError(f"tasks must be at least 1, got {tasks}")
-    for name, ratio in (("disjoint", disjoint), ("blurry", blurry)):
-        if not 0 <= ratio <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {ratio}")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
-from throughline.data.tables import Table, binary, embedded, read_table
+from throughline.data.tables import Table, binary, embedded, read_table, read_unlabelled
 
 if TYPE_CHECKING:
-    from throughline.data.images import Images, Omniglot, digits, image_folder, mnist, omniglot
+    from throughline.data.images import Images, Omniglot, digits, image_files, image_folder, mnist, omniglot, read_image
 
 __all__ = [
     "DataError",
@@ -27,11 +27,14 @@ __all__ = [
     "entries",
     "fetch",
     "folders",
+    "image_files",
     "image_folder",
     "locate",
     "mnist",
     "omniglot",
+    "read_image",
     "read_table",
+    "read_unlabelled",
     "standardize",
     "stratified_split",
     "verify",

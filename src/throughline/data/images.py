@@ -19,7 +19,7 @@ from throughline.data.download import DataError, fetch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Images", "Omniglot", "digits", "image_folder", "mnist", "omniglot"]
+__all__ = ["Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -110,6 +110,31 @@ def image_folder(path: str | Path, *, size: int | tuple[int, int] | None = None)
     assert pixels is not None  # no class folder is empty
     labels = torch.repeat_interleave(torch.tensor([len(inside) for inside in files]))
     return Images(_unit(pixels.transpose(0, 3, 1, 2)), labels, tuple(folder.name for folder in folders))
+
+
+def image_files(path: str | Path) -> list[Path]:
+    """Return all images below a folder in natural order, whatever its subfolders: pictures without labels.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give one with images in it")
+    inside = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    shown = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(root).parts)]
+    if not shown:
+        raise DataError(f"{root}: no images ({', '.join(SUFFIXES)}) in it or below; add some or give another folder")
+    return sorted(shown, key=lambda file: [_natural(Path(part)) for part in file.relative_to(root).parts])
+
+
+def read_image(file: Path, size: int) -> Tensor:
+    """Read an image as ``(3, size, size)`` in [0, 1]: the largest centred square, resized.
+
+    Raises:
+        DataError: it is not readable.
+    """
+    return _unit(_read_image(file, (size, size)).transpose(2, 0, 1))
 
 
 def _unit(pixels: NDArray[np.uint8]) -> Tensor:

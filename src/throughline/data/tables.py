@@ -14,7 +14,7 @@ from throughline.data.frames import read_frame, unquoted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "binary", "embedded", "read_table"]
+__all__ = ["Table", "binary", "embedded", "read_table", "read_unlabelled"]
 
 MOST_TEXTS = (
     1000  # different texts in one column: beyond, it is a name or an id, and one-hot columns would fill the memory
@@ -70,6 +70,32 @@ def read_table(
     blocks = [_numbers(file, name, column) for name, column in series]
     x = np.concatenate([block for _, block in blocks], axis=1)
     return Table(file.stem, x, y, tuple(name for block_names, _ in blocks for name in block_names), names[goal])
+
+
+def read_unlabelled(path: str | os.PathLike[str], like: Table) -> NDArray[np.float64]:
+    """Read rows without labels, ``(n, d)`` in the columns of ``like``; whatever else the file has is left out.
+
+    A text that ``like`` does not have is none of its categories: zero in each of their columns.
+
+    Raises:
+        DataError: no such file, a column of ``like`` is not in it or of another kind, missing or infinite values, or
+            not a table.
+        ThroughlineError: a Parquet file, and pyarrow is not installed.
+    """
+    file = resolve(path)
+    frame = read_frame(file)
+    names = [str(name) for name in frame.columns]
+    wanted = dict.fromkeys(name if name in names else name.partition("=")[0] for name in like.columns)
+    series = [(name, _clean(frame.iloc[:, _column(file, names, name)])) for name in wanted]
+    _complete(file, series)
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, column in series:
+        block_names, block = _numbers(file, name, column)
+        if (block_names == [name]) != (name in like.columns):
+            wanted_kind = "numbers" if name in like.columns else "texts"
+            raise DataError(f"{file}: column {name!r} must hold {wanted_kind}, as in {like.name}; mend the file")
+        found |= dict(zip(block_names, block.T, strict=True))
+    return np.stack([found.get(name, np.zeros(len(frame))) for name in like.columns], axis=1)
 
 
 def binary(table: Table, positive: str | float | bool | None = None) -> Table:

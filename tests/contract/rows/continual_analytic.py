@@ -9,7 +9,7 @@ from tests.contract.part import COMPILER, Bad, Part, normal, seeded
 from torch import Generator, Tensor, nn
 
 from throughline.continual.analytic import AnalyticClassifier, AnalyticHead, RandomExpansion, StreamingLDA
-from throughline.continual.streams import si_blurry
+from throughline.continual.streams import class_incremental, si_blurry
 
 IDS = torch.tensor([7, 3, 7, -2, 3, 7, 3, -2])
 ONES = torch.ones(8, 3, dtype=torch.float64)
@@ -105,6 +105,23 @@ PARTS = [
         skips={
             **dict.fromkeys(("gradcheck", "dtype"), "labels in, indices out"),
             "batch": "one stream at a time: the sizes of its tasks are random",
+            "fullgraph": "the sizes of the tasks depend on the data",
+        },
+    ),
+    Part(
+        class_incremental,
+        lambda g: (torch.randint(5, (40,), generator=g),),
+        {"tasks": 3},
+        edges={"single": lambda: (torch.arange(3),)},  # a class for each task
+        bad=(
+            Bad(ValueError, r"tasks must be at least 1, got 0", tasks=0),
+            Bad(ValueError, r"tasks must be at most the number of classes \(5\), got 6", tasks=6),
+            Bad(ValueError, r"labels must be \(n,\) with n >= 1, got shape \(0,\)", torch.zeros(0).long()),
+            Bad(ValueError, r"labels must be integer class ids, got torch.float32", torch.zeros(4)),
+        ),
+        skips={
+            **dict.fromkeys(("gradcheck", "dtype"), "labels in, indices out"),
+            "batch": "one stream at a time: the sizes of its tasks differ",
             "fullgraph": "the sizes of the tasks depend on the data",
         },
     ),
