@@ -1,0 +1,179 @@
+"""Instances for each arm of the pointer network claim: drawn as in the paper, or the user's file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from throughline.data import DataError, Source
+from throughline.data.planar import PlanarBatch, label_planar, make_planar
+from throughline.errors import ThroughlineError
+
+__all__ = ["Config", "Split", "check", "load", "task_of"]
+
+POOL = 16  # batches that are drawn together
+TEST = 0.25  # of the user's instances
+FEWEST = 8  # instances of the user's
+
+Task = Literal["hull", "delaunay", "tsp"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the experiment; the learning rate was searched for each arm."""
+
+    points: int = 8  # of the hulls of one size
+    lengths: tuple[int, int] = (5, 10)  # of the hulls that pointer_lengths trains on
+    tested_lengths: tuple[int, ...] = (5, 8, 10, 15, 20)  # the last is the claim's
+    cities: tuple[int, int] = (5, 8)
+    tested_cities: tuple[int, ...] = (5, 6, 7, 8, 10, 12)
+    triangulated: int = 5
+    hidden: int = 64
+    init_range: float = 0.2
+    steps: int = 4_000
+    batch: int = 128
+    test: int = 2_000  # instances of each size
+    beam: int = 4  # of tours and triangulations
+    attention_lr: float = 1e-2
+    lstm_lr: float = 1e-2
+    pointer_lr: float = 1e-2
+    pointer_lengths_lr: float = 1e-2
+    pointer_tour_lr: float = 1e-2
+    pointer_triangles_lr: float = 1e-2
+    optimizer: Literal["adam", "sgd"] = "adam"
+    pairs: int = 0  # of a training set that is drawn once; fresh instances at every step without
+    device: str = "cpu"
+    data: Source | None = None
+
+
+class Split(NamedTuple):
+    """What an arm trains on and is tested on."""
+
+    batches: Iterator[PlanarBatch]  # without end
+    tests: list[PlanarBatch]  # one for each size
+    seen: tuple[int, int]  # the sizes of training instances
+
+
+def task_of(arm: str) -> Task:
+    """The problem that an arm learns."""
+    return {"pointer_tour": "tsp", "pointer_triangles": "delaunay"}.get(arm, "hull")  # type: ignore[return-value]
+
+
+def check(config: Config, arms: tuple[str, ...]) -> None:
+    """Read the user's file for every arm, so that a fault is one line before anything runs."""
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    if config.data is not None:
+        mine = config.data.planar()
+        for arm in arms:
+            _own_parts(arm, mine, config, 0)
+
+
+def load(arm: str, config: Config, seed: int) -> Split:
+    """The instances of an arm: the same for all arms of one problem and size."""
+    if config.data is not None:
+        return _own(arm, config, seed)
+    draw = torch.Generator(config.device).manual_seed(seed)
+    task = task_of(arm)
+    sizes: tuple[int, ...]
+    sizes, seen = {
+        "pointer_lengths": (config.tested_lengths, config.lengths),
+        "pointer_tour": (config.tested_cities, config.cities),
+        "pointer_triangles": ((config.triangulated,), (config.triangulated,) * 2),
+    }.get(arm, ((config.points,), (config.points,) * 2))
+    tests = [make_planar(task, config.test, n, generator=draw) for n in sizes]
+    if config.pairs:
+        pool = make_planar(task, config.pairs, seen, generator=draw)
+        batches = _epochs(pool, config.batch, seed)
+    else:
+        batches = _fresh(task, seen, config.batch, draw)
+    return Split(batches, tests, seen)
+
+
+def _fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) -> Iterator[PlanarBatch]:
+    while True:
+        pool = make_planar(task, POOL * batch, seen, generator=draw)
+        yield from _batches(pool, torch.arange(POOL * batch, device=pool.points.device).split(batch))
+
+
+def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
+    shuffle = torch.Generator().manual_seed(seed)
+    loader = DataLoader(TensorDataset(*pool), batch, shuffle=True, drop_last=True, generator=shuffle)
+    while True:
+        yield from (PlanarBatch(*parts) for parts in loader)
+
+
+def _batches(pool: PlanarBatch, rows: "Iterator[Tensor] | tuple[Tensor, ...]") -> Iterator[PlanarBatch]:
+    return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
+
+
+def _own(arm: str, config: Config, seed: int) -> Split:
+    assert config.data is not None
+    train, tests = _own_parts(arm, config.data.planar(), config, seed)
+    draw = torch.Generator().manual_seed(seed)
+    to_device = [PlanarBatch(*(part.to(config.device) for part in batch)) for batch in (train, *tests)]
+    rows = iter(lambda: torch.randint(len(train.lengths), (config.batch,), generator=draw).to(config.device), None)
+    seen = int(train.lengths.min()), int(train.lengths.max())
+    return Split(_batches(to_device[0], rows), to_device[1:], seen)
+
+
+def _own_parts(arm: str, mine: PlanarBatch, config: Config, seed: int) -> tuple[PlanarBatch, list[PlanarBatch]]:
+    """Training and test instances from the user's: a quarter is held out, and every instance fills the unit square.
+
+    Arms of one size take the most frequent one. pointer_lengths trains on the first points of each instance, up to half
+    of the longest, and is tested on up to all of them. The file's own tours are used when all of its labels are tours.
+    """
+    assert config.data is not None
+    path, task = config.data.path, task_of(arm)
+    lengths = mine.lengths
+    longest = int(lengths.max())
+    if (task == "hull" and arm != "pointer_lengths") or task == "delaunay":
+        kept = lengths == lengths.mode().values
+    else:
+        kept = lengths >= {"tsp": 2, "hull": longest}[task]
+    least = {"pointer_lengths": 6, "pointer_tour": 2}.get(arm, 3)
+    if int(kept.sum()) < FEWEST or int(lengths[kept].min()) < least:
+        sizes = f"{int(kept.sum())} of {int(lengths[kept].min())} points or more"
+        raise DataError(f"{path}: {arm} needs {FEWEST} instances of at least {least} points, it has {sizes}")
+    width = int(lengths[kept].max())
+    points, lengths, labels = _unit(mine.points[kept][:, :width], lengths[kept]), lengths[kept], mine.targets[kept]
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    test, train = order.split([max(1, round(TEST * len(order))), len(order) - max(1, round(TEST * len(order)))])
+    try:
+        if arm == "pointer_lengths":
+            draw = torch.Generator().manual_seed(seed)
+            sizes_ = torch.randint(max(3, width // 4), width // 2 + 1, (len(train),), generator=draw)
+            tested = sorted({max(3, width // 4), width // 2, 3 * width // 4, width})
+            tests = [label_planar(task, points[test][:, :n], torch.full((len(test),), n)) for n in tested]
+            return label_planar(task, points[train], sizes_), tests
+        tours = task == "tsp" and _are_tours(labels, lengths)
+        parts = [
+            PlanarBatch(points[rows], labels[rows], lengths[rows])
+            if tours
+            else label_planar(task, points[rows], lengths[rows])
+            for rows in (train, test)
+        ]
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    return parts[0], parts[1:]
+
+
+def _unit(points: Tensor, lengths: Tensor) -> Tensor:
+    """Every instance moved and scaled into the unit square, shape kept; zeros behind the last point."""
+    there = (torch.arange(points.shape[1]) < lengths.unsqueeze(-1)).unsqueeze(-1)
+    low = points.masked_fill(~there, torch.inf).amin(1, keepdim=True)
+    extent = (points.masked_fill(~there, -torch.inf).amax(1, keepdim=True) - low).amax(-1, keepdim=True)
+    return ((points - low) / extent.clamp_min(torch.finfo(points.dtype).tiny)).masked_fill(~there, 0).float()
+
+
+def _are_tours(labels: Tensor, lengths: Tensor) -> bool:
+    """Whether every instance has a label, which visits each of its points once from the first on."""
+    if labels.shape[1] <= int(lengths.max()):
+        return False
+    visited = torch.where(labels < 0, torch.iinfo(torch.int64).max, labels).sort(-1).values[:, : int(lengths.max())]
+    place = torch.arange(visited.shape[1])
+    all_once = ((visited == place) | (place >= lengths.unsqueeze(-1))).all()
+    return bool(all_once & ((labels >= 0).sum(-1) == lengths).all() & (labels[:, 0] == 0).all())
