@@ -50,9 +50,9 @@ class _AdditiveScores(torch.autograd.Function):
             activation = torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3))
         size = activation.numel() * activation.element_size()
         rows = _rows(query, key, max(SMALLEST, size // SHARE))
-        by_query, by_key = [], torch.zeros_like(key)
+        by_query, by_key, one = [], torch.zeros_like(key), activation.new_ones(())
         for part, weight in zip(torch.split(activation, rows, -3), torch.split(grad, rows, -2), strict=True):
-            slope = (1 - part.square()).mul_(weight.unsqueeze(-1))  # tanh' = 1 - tanh²
+            slope = torch.addcmul(one, part, part, value=-1).mul_(weight.unsqueeze(-1))  # tanh' = 1 - tanh²
             by_query.append(slope.sum(-2))
             by_key = by_key + slope.sum(-3)
         by_vector = grad.flatten() @ activation.flatten(0, -2)
