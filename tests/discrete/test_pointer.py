@@ -1,5 +1,4 @@
-"""Pointer networks against a loop of LSTM cells, exhaustive enumeration, a beam search over lists, and their limits; the contract tests find the parts through their registration.
-"""
+"""Pointer networks against a loop of LSTM cells, exhaustive enumeration and a beam search over lists, and their limits."""
 
 import os
 import subprocess
@@ -142,7 +141,7 @@ def test_a_beam_as_wide_as_the_tree_finds_the_most_likely_sequence(kind, n: int,
         net, points = network(seed=seed, scale=2.0), uniform(2, n, 2, seed=seed)
         found = net.decode(points, beam_size=beam, max_steps=longest, constraint=kind)
         for row in range(2):
-                        every = list(valid(kind, n, longest))
+            every = list(valid(kind, n, longest))
             targets = torch.full((len(every), longest + 1), PAD)
             for i, (sequence, ends) in enumerate(every):
                 targets[i, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
