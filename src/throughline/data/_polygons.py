@@ -66,7 +66,7 @@ def crossing(points: Tensor, sequences: Tensor) -> Tensor:
     """Whether two edges of a closed polygon meet that are no neighbours: bool ``(B,)``."""
     m = sequences.shape[-1]
     start = _corners(points, sequences)
-    count = (sequences >= 0).sum(-1).view(-1, 1, 1)
+    count = (sequences >= 0).sum(-1).clamp_min(1).view(-1, 1, 1)
     place = torch.arange(m, device=points.device)
     end = start.roll(-1, -2)  # behind the last corner stands the first again
 

@@ -2,18 +2,19 @@
 1506.03134, section 3), their published text format, and how predictions are scored.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull
-from scipy.spatial import Delaunay as Triangulation
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from throughline.data._polygons import ROUNDING, check_indices, hulls
 from throughline.data._tours import christofides, held_karp, local_search
+from throughline.data._triangles import triangulate, triangulate_small
 from throughline.data.planar_files import PlanarBatch, batch_of, read_planar
 from throughline.data.planar_scores import hull_scores, triangulation_scores
 
@@ -34,6 +35,7 @@ Task = Literal["hull", "delaunay", "tsp"]
 LEAST = {"hull": 3, "delaunay": 3, "tsp": 2}  # points
 VECTORISED = 64  # points: up to here the hulls of a batch are found together
 EXACT = 20  # points
+SMALL = 8  # points: up to here so are the triangulations
 
 
 def convex_hull(points: ArrayLike | Tensor) -> Tensor:
@@ -81,12 +83,7 @@ def delaunay(points: ArrayLike | Tensor) -> Tensor:
     """
     p = _points(points, "delaunay")
     _check_spread(p)
-    xy = p.cpu().numpy()
-    found = np.sort(Triangulation(xy).simplices.astype(np.int64), -1)
-    corners = xy[found]  # (t, 3, 2)
-    opposite = np.linalg.norm(np.roll(corners, -1, 1) - np.roll(corners, 1, 1), axis=-1, keepdims=True)
-    x, y = ((opposite * corners).sum(1) / opposite.sum(1)).T
-    return torch.from_numpy(found[np.lexsort((y, x))]).to(p.device)
+    return triangulate(p)
 
 
 def solve_tsp(points: ArrayLike | Tensor, *, method: Literal["exact", "christofides", "local"] = "exact") -> Tensor:
@@ -211,7 +208,12 @@ def label_planar(task: Task, points: Tensor, lengths: Tensor) -> PlanarBatch:
     for n in torch.unique(lengths).tolist():
         rows = (lengths == n).nonzero().flatten()
         part = wide[rows, :n]
-        solved = held_karp(part) if task == "tsp" and n <= EXACT else map(solve, part)
+        if task == "tsp" and n <= EXACT:
+            solved: Iterable[Tensor] = held_karp(part)
+        elif task == "delaunay" and n <= SMALL:
+            solved = triangulate_small(part)
+        else:
+            solved = map(solve, part)
         for row, one in zip(rows.tolist(), solved, strict=True):
             labels[row] = one
     return batch_of(points, pad_sequence(labels, batch_first=True, padding_value=-1), lengths)

@@ -86,9 +86,7 @@ def _table(file: Path) -> list[tuple[np.ndarray, list[int]]]:
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         shown = ", ".join(map(str, frame.columns[:12]))
-        raise DataError(
-            f"{file}: no column {missing[0]!r}; planar points need instance, x and y, its columns are {shown}"
-        )
+        raise DataError(f"{file}: no column {missing[0]!r}; wanted instance, x and y, its columns are {shown}")
     xy = frame[["x", "y"]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = ~np.isfinite(xy).all(1) | frame["instance"].isna().to_numpy()
     if bad.any():

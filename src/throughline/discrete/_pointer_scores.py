@@ -55,6 +55,7 @@ class _AdditiveScores(torch.autograd.Function):
             slope = torch.addcmul(one, part, part, value=-1).mul_(weight.unsqueeze(-1))  # tanh' = 1 - tanh²
             by_query.append(slope.sum(-2))
             by_key = by_key + slope.sum(-3)
+            del slope  # before the next slice takes its memory
         by_vector = grad.flatten() @ activation.flatten(0, -2)
         return torch.cat(by_query, -2) * vector, by_key * vector, by_vector
 
