@@ -1,6 +1,6 @@
 """Instances for each arm of the pointer network claim: drawn as in the paper, or the user's file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -67,15 +67,15 @@ def check(config: Config, arms: tuple[str, ...]) -> None:
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     if config.data is not None:
-        mine = config.data.planar()
         for arm in arms:
-            _own_parts(arm, mine, config, 0)
+            if task_of(arm) != "tsp":  # no tour is impossible, and the exact ones take their time
+                _own_parts(arm, config.data, 0)
 
 
 def load(arm: str, config: Config, seed: int) -> Split:
     """The instances of an arm: the same for all arms of one problem and size."""
     if config.data is not None:
-        return _own(arm, config, seed)
+        return _own(arm, config, config.data, seed)
     draw = torch.Generator(config.device).manual_seed(seed)
     task = task_of(arm)
     sizes: tuple[int, ...]
@@ -96,7 +96,7 @@ def load(arm: str, config: Config, seed: int) -> Split:
 def _fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) -> Iterator[PlanarBatch]:
     while True:
         pool = make_planar(task, POOL * batch, seen, generator=draw)
-        yield from _batches(pool, torch.arange(POOL * batch, device=pool.points.device).split(batch))
+        yield from _batches(pool, torch.split(torch.arange(POOL * batch, device=pool.points.device), batch))
 
 
 def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
@@ -106,59 +106,50 @@ def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
         yield from (PlanarBatch(*parts) for parts in loader)
 
 
-def _batches(pool: PlanarBatch, rows: "Iterator[Tensor] | tuple[Tensor, ...]") -> Iterator[PlanarBatch]:
+def _batches(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
     return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
 
 
-def _own(arm: str, config: Config, seed: int) -> Split:
-    assert config.data is not None
-    train, tests = _own_parts(arm, config.data.planar(), config, seed)
+def _own(arm: str, config: Config, source: Source, seed: int) -> Split:
+    train, *tests = (PlanarBatch(*(x.to(config.device) for x in part)) for part in _own_parts(arm, source, seed))
     draw = torch.Generator().manual_seed(seed)
-    to_device = [PlanarBatch(*(part.to(config.device) for part in batch)) for batch in (train, *tests)]
     rows = iter(lambda: torch.randint(len(train.lengths), (config.batch,), generator=draw).to(config.device), None)
-    seen = int(train.lengths.min()), int(train.lengths.max())
-    return Split(_batches(to_device[0], rows), to_device[1:], seen)
+    return Split(_batches(train, rows), tests, (int(train.lengths.min()), int(train.lengths.max())))
 
 
-def _own_parts(arm: str, mine: PlanarBatch, config: Config, seed: int) -> tuple[PlanarBatch, list[PlanarBatch]]:
-    """Training and test instances from the user's: a quarter is held out, and every instance fills the unit square.
+def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
+    """Training instances from the user's file, and test instances by size; a quarter of the file is held out.
 
-    Arms of one size take the most frequent one. pointer_lengths trains on the first points of each instance, up to half
-    of the longest, and is tested on up to all of them. The file's own tours are used when all of its labels are tours.
+    Every instance is moved and scaled into the unit square. Arms of one size take the most frequent one.
+    pointer_lengths takes the largest quarter, trains on the first points of each, at most half of them, and is tested
+    on up to all. The file's labels count for tours, if all of them are tours; everything else is solved.
     """
-    assert config.data is not None
-    path, task = config.data.path, task_of(arm)
+    mine, task = source.planar(), task_of(arm)
     lengths = mine.lengths
-    longest = int(lengths.max())
-    if (task == "hull" and arm != "pointer_lengths") or task == "delaunay":
-        kept = lengths == lengths.mode().values
-    else:
-        kept = lengths >= {"tsp": 2, "hull": longest}[task]
+    quarter = lengths.sort(descending=True).values[: max(FEWEST, len(lengths) // 4)]
+    width = int({"pointer_lengths": quarter[-1], "pointer_tour": lengths.max()}.get(arm, lengths.mode().values))
+    kept = {"pointer_lengths": lengths >= width, "pointer_tour": lengths >= 2}.get(arm, lengths == width)
     least = {"pointer_lengths": 6, "pointer_tour": 2}.get(arm, 3)
-    if int(kept.sum()) < FEWEST or int(lengths[kept].min()) < least:
-        sizes = f"{int(kept.sum())} of {int(lengths[kept].min())} points or more"
-        raise DataError(f"{path}: {arm} needs {FEWEST} instances of at least {least} points, it has {sizes}")
-    width = int(lengths[kept].max())
-    points, lengths, labels = _unit(mine.points[kept][:, :width], lengths[kept]), lengths[kept], mine.targets[kept]
+    if int(kept.sum()) < FEWEST or width < least:
+        found = f"{int(kept.sum())} of {width}" if width >= least else f"none of more than {width}"
+        raise DataError(f"{source.path}: {arm} needs {FEWEST} instances of at least {least} points, there are {found}")
+    lengths = lengths[kept].clamp_max(width)
+    points, labels = _unit(mine.points[kept][:, :width], lengths), mine.targets[kept]
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
-    test, train = order.split([max(1, round(TEST * len(order))), len(order) - max(1, round(TEST * len(order)))])
+    held_out = max(1, round(TEST * len(order)))
+    test, train = order[:held_out], order[held_out:]
+    if task == "tsp" and _are_tours(labels, lengths):
+        return [PlanarBatch(points[rows], labels[rows], lengths[rows]) for rows in (train, test)]
+    sizes, tested = lengths[train], [width]
+    if arm == "pointer_lengths":
+        draw = torch.Generator().manual_seed(seed)
+        sizes = torch.randint(max(3, width // 4), width // 2 + 1, (len(train),), generator=draw)
+        tested = [width // 2, 3 * width // 4, width]
     try:
-        if arm == "pointer_lengths":
-            draw = torch.Generator().manual_seed(seed)
-            sizes_ = torch.randint(max(3, width // 4), width // 2 + 1, (len(train),), generator=draw)
-            tested = sorted({max(3, width // 4), width // 2, 3 * width // 4, width})
-            tests = [label_planar(task, points[test][:, :n], torch.full((len(test),), n)) for n in tested]
-            return label_planar(task, points[train], sizes_), tests
-        tours = task == "tsp" and _are_tours(labels, lengths)
-        parts = [
-            PlanarBatch(points[rows], labels[rows], lengths[rows])
-            if tours
-            else label_planar(task, points[rows], lengths[rows])
-            for rows in (train, test)
-        ]
+        first = label_planar(task, points[train], sizes)
+        return [first, *(label_planar(task, points[test][:, :n], lengths[test].clamp_max(n)) for n in tested)]
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
-    return parts[0], parts[1:]
+        raise DataError(f"{source.path}: {arm}: {error}") from None
 
 
 def _unit(points: Tensor, lengths: Tensor) -> Tensor:
