@@ -1,4 +1,4 @@
-"""Pointer networks against a loop of LSTM cells, exhaustive enumeration and a beam search over lists, and their limits."""
+"""Pointer networks against a loop of LSTM cells, exhaustive enumeration and a beam search over lists; their limits."""
 
 import os
 import subprocess
