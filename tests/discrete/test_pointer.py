@@ -245,6 +245,15 @@ def test_a_function_can_be_the_constraint() -> None:
         assert listed == sorted(set(listed))
 
 
+def test_keys_are_projected_once_and_a_step_is_one_of_the_decoder() -> None:
+    net, points = network(), uniform(2, 5, 2)
+    calls: dict[str, list[tuple[int, ...]]] = {"key": [], "decoder": []}
+    net.pointer.key.register_forward_hook(lambda m, args, out: calls["key"].append(tuple(args[0].shape)))
+    net.decoder.register_forward_hook(lambda m, args, out: calls["decoder"].append(tuple(args[0].shape)))
+    net.decode(points, beam_size=3, constraint="tour")
+    assert calls == {"key": [(2, 6, 8)], "decoder": [(6, 1, 2)] * 6}
+
+
 def test_nothing_allowed_is_probability_zero() -> None:
     nothing = network().decode(uniform(2, 3, 2), constraint=lambda prefix, _: torch.zeros(*prefix.shape[:2], 4) > 0)
     assert (nothing.log_prob == -torch.inf).all()

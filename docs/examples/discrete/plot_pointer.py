@@ -42,8 +42,8 @@ with torch.no_grad():
     p = net(one.points, one.targets)[0].softmax(-1).numpy()
 
 figure, (curve, left, right) = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained", width_ratios=(3, 3, 4))
-curve.plot(torch.tensor(losses).unfold(0, 20, 20).mean(-1).numpy(), color="tab:blue")
-curve.set(xlabel="step / 20", ylabel="nats a hull")
+curve.plot(range(20, steps + 1, 20), torch.tensor(losses).unfold(0, 20, 20).mean(-1).numpy(), color="tab:blue")
+curve.set(xlabel="step", ylabel="nats a hull")
 left.plot(*points.T, "o", color="0.5")
 left.plot(*points[[*corners, corners[0]]].T, color="tab:orange")
 for index, xy in enumerate(points.tolist()):

@@ -13,6 +13,7 @@ __all__ = ["distribution", "hulls", "losses", "sizes"]
 
 SHOWN = ("pointer", "attention")
 GREY = "#8a8f98"
+PAD = np.array([-0.08, 0.08])  # of the range, around curves and bounds
 
 
 def hulls(results: Results) -> Figure | None:
@@ -35,11 +36,13 @@ def hulls(results: Results) -> Figure | None:
     return figure
 
 
-def _polygon(axis: Axes, xy: np.ndarray, sequence: np.ndarray, color: str, right: bool = True) -> None:
+def _polygon(
+    axis: Axes, xy: np.ndarray, sequence: np.ndarray, color: str, right: bool = True, *, numbered: bool = True
+) -> None:
     around = sequence[sequence >= 0]
     axis.plot(*xy.T, "o", color=GREY, markersize=3)
     axis.plot(*xy[[*around, *around[:1]]].T, color=color, linestyle="-" if right else "--")
-    for place, corner in enumerate(xy[around], start=1):
+    for place, corner in enumerate(xy[around] if numbered else (), start=1):
         axis.annotate(str(place), corner, (3, 3), textcoords="offset points", fontsize=7, color=color)
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)
@@ -80,6 +83,7 @@ def sizes(results: Results) -> Figure | None:
         for check in results.claim.checks:
             bound = getattr(check, "at_least", None) or getattr(check, "at_most", None)
             if bound and check.metric in {f"long_{name}", f"tour_{name}"}:
+                axis.set_ylim(*np.add((min(bound, values.min()), max(bound, values.max())), np.ptp(values) * PAD))
                 axis.axhline(bound, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     return figure
 
@@ -98,7 +102,7 @@ def distribution(results: Results) -> Figure | None:
     p, truth = kept["distribution"], kept["truth"][0]
     around = [int(i) for i in truth if i >= 0]
     figure, (left, right) = subplots(1, 2, size=(6.4, 2.9), width_ratios=(2, 3))
-    _polygon(left, kept["points"][0], truth, GREY)
+    _polygon(left, kept["points"][0], truth, GREY, numbered=False)
     for index, corner in enumerate(kept["points"][0]):
         left.annotate(str(index), corner, (-9, -9), textcoords="offset points", fontsize=7)
     picture = right.imshow(p, vmin=0, vmax=1, cmap="viridis", aspect="auto")

@@ -74,7 +74,18 @@ class Pointing(Claim):
         Quote("trained on tours of 5 … 20: length at 5, 10, 20, optimal", "2.12, 2.87, 3.83", "not verified"),
         Quote("the same, Ptr-Net", "2.12, 2.87, 3.88", "not verified"),
     )
-    notes = ""
+    notes = (
+        "Learning rates {1e-2, 5e-3, 2e-3}, one held-out seed (100). After 1,500 steps: attention 26, 0, 0 % of hulls "
+        "right; lstm 0.1, 0.2, 0.1; pointer 60, 49, 3; pointer_lengths (area at 20 points) 97.2, 96.1, 28.9; "
+        "pointer_tour (ratio at 8 cities) 1.29, 1.34, 1.53; pointer_triangles (coverage) 53, 49, 43. After 4,000 steps "
+        "at the two larger rates: attention 70, 9; lstm 1.6, 0.4; pointer 73, 67; pointer_tour at 8 cities 1.285, and "
+        "1.290 on seed 101. All arms take 1e-2, the end of the grid. Training starts with a plateau, which attention "
+        "leaves later than the pointer. Hulls are decoded greedily and without constraint, as the baselines have none. "
+        "A polygon is right from whichever corner and in either direction. Tours are not learned in 4,000 steps: the "
+        "loss is 0.70 nats a symbol, and a blind choice among all tours has 0.68; twice the width had 0.73 after 2,800 "
+        "steps. The bound of 1.08 was not moved for that. pointer_triangles is printed beside the others and has no "
+        "check. The paper's numbers are quoted from memory."
+    )
 
     def prepare(self, config: Config) -> None:
         check(config, (*self.arms, *self.context))

@@ -5,8 +5,8 @@ from torch import Tensor
 
 __all__ = ["christofides", "distances", "held_karp", "local_search", "oriented"]
 
-AT_ONCE = 2**25  # entries of the dynamic programme's table, and of a local search's moves
-STARTS = 2**17
+AT_ONCE = 2**22  # entries of the dynamic programme's table, instances together; one of 20 points has more
+STARTS = 2**17  # entries of a local search's table of moves, starts together
 
 
 def distances(points: Tensor) -> Tensor:
