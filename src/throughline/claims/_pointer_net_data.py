@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, label_planar, make_planar
+from throughline.discrete.pointer import PAD
 from throughline.errors import ThroughlineError
 
 __all__ = ["Config", "Split", "check", "load", "task_of"]
@@ -34,6 +35,7 @@ class Config:
     hidden: int = 64
     init_range: float = 0.2
     steps: int = 4_000
+    tour_steps: int = 10_000  # the rule of tours is learned later than that of hulls
     batch: int = 128
     test: int = 2_000  # instances of each size
     beam: int = 4  # of tours and triangulations
@@ -94,9 +96,18 @@ def load(arm: str, config: Config, seed: int) -> Split:
 
 
 def _fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) -> Iterator[PlanarBatch]:
+    """Batches of instances of nearly one size each, in random order: little padding, and no two of the same points."""
     while True:
         pool = make_planar(task, POOL * batch, seen, generator=draw)
-        yield from _batches(pool, torch.split(torch.arange(POOL * batch, device=pool.points.device), batch))
+        rows = torch.split(pool.lengths.argsort(stable=True), batch)
+        shuffled = torch.randperm(POOL, generator=draw, device=pool.points.device).tolist()
+        yield from map(_trimmed, _batches(pool, (rows[i] for i in shuffled)))
+
+
+def _trimmed(batch: PlanarBatch) -> PlanarBatch:
+    """The same without columns that hold nothing but padding."""
+    longest = int((batch.targets != PAD).sum(-1).max())
+    return PlanarBatch(batch.points[:, : int(batch.lengths.max())], batch.targets[:, :longest], batch.lengths)
 
 
 def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:

@@ -41,6 +41,7 @@ class Pointing(Claim):
             tested_cities=(4, 5, 6),
             hidden=16,
             steps=30,
+            tour_steps=30,
             test=64,
         ),
         "laptop": Config(),
@@ -54,6 +55,7 @@ class Pointing(Claim):
             hidden=512,
             init_range=0.08,
             steps=156_250,  # 20 epochs
+            tour_steps=156_250,
             test=1_000,
             attention_lr=1.0,
             lstm_lr=1.0,
@@ -94,8 +96,8 @@ class Pointing(Claim):
         split = load(arm, config, seed)
         net = model(arm, config, split)
         rate = getattr(config, f"{arm}_lr")
-        batches = islice(split.batches, config.steps)
-        train(net, batches, steps=config.steps, lr=rate, momentumless=config.optimizer == "sgd", log=log)
+        steps = config.tour_steps if arm == "pointer_tour" else config.steps
+        train(net, islice(split.batches, steps), steps=steps, lr=rate, momentumless=config.optimizer == "sgd", log=log)
         scores = [score(arm, net, test, config) for test in split.tests]
         sizes = [test.points.shape[1] for test in split.tests]
         log.keep(sizes=sizes, seen=split.seen, **{name: [found[name] for found in scores] for name in scores[0]})

@@ -122,7 +122,8 @@ def _seed(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
     # on a GPU some backward passes (pooling, interpolation) have no deterministic form: there PyTorch warns instead
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice
+    # a debugging aid of the line above, which writes every new tensor twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
 
 
