@@ -150,7 +150,7 @@ def test_every_arm_runs_and_speaks_for_its_metrics(arm: str) -> None:
     }
     assert set(metrics) == wanted.get(arm, {"hull_accuracy", "hull_area", "hull_invalid"})
     losses = [values["loss"] for _, values in notes.points if "loss" in values]
-    assert losses[-1] < losses[0]
+    assert min(losses[-10:]) < min(losses[:10])  # batches differ in size, and the larger is the harder
     assert len(notes.points) == SMOKE.steps
     if arm == "pointer":
         assert notes.arrays["distribution"].sum(-1) == pytest.approx(1, abs=1e-5)
