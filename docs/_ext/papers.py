@@ -221,7 +221,8 @@ def _experiment(claim: Claim) -> Iterator[str]:
     if claim.notes:
         yield f"**What to know.** {_prose(' '.join(claim.notes.split()))}"
     if claim.accepts:
-        kinds = " or ".join({"table": "your table", "images": "your image folder"}[kind] for kind in claim.accepts)
+        names = {"table": "your table", "images": "your image folder", "planar": "your file of planar points"}
+        kinds = " or ".join(names[kind] for kind in claim.accepts)
         yield f"`--data` puts {kinds} under this claim: [your own data](../../own-data.md)."
 
 

@@ -195,8 +195,10 @@ def _source(claim: Claim, request: Request) -> Source:
     if not claim.accepts:
         raise ThroughlineError(f"--data: {claim.paper} does not run on data of your own")
     source = Source.of(str(request.data), request.target, request.size)
-    if source.kind not in claim.accepts:
-        wanted = " or ".join({"table": "a table", "images": "an image folder"}[kind] for kind in claim.accepts)
+    files = {"table": ("table", "planar"), "images": ("images",)}[source.kind]  # how such a path can be read
+    if not set(files) & set(claim.accepts):
+        names = {"table": "a table", "images": "an image folder", "planar": "a file of planar points"}
+        wanted = " or ".join(names[kind] for kind in claim.accepts)
         raise DataError(f"{source.path}: {claim.paper} wants {wanted}, this is {source.kind}")
     return source
 

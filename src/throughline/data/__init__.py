@@ -1,4 +1,6 @@
-"""Real data: sets embedded in scikit-learn, downloads with checksums, and the user's own tables and image folders."""
+"""Real data: sets embedded in scikit-learn, downloads with checksums, planar instances as the field draws them, and the
+user's own tables, image folders and files of points.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,40 +12,65 @@ from throughline.data.tables import Table, binary, embedded, read_table, read_un
 
 if TYPE_CHECKING:
     from throughline.data.images import Images, Omniglot, digits, image_files, image_folder, mnist, omniglot, read_image
+    from throughline.data.planar import (
+        PlanarBatch,
+        convex_hull,
+        delaunay,
+        hull_scores,
+        label_planar,
+        make_planar,
+        read_planar,
+        solve_tsp,
+        tour_length,
+        triangulation_scores,
+    )
 
 __all__ = [
     "DataError",
     "Entry",
     "Images",
     "Omniglot",
+    "PlanarBatch",
     "Row",
     "Source",
     "Status",
     "Table",
     "binary",
+    "convex_hull",
+    "delaunay",
     "describe",
     "digits",
     "embedded",
     "entries",
     "fetch",
     "folders",
+    "hull_scores",
     "image_files",
     "image_folder",
+    "label_planar",
     "locate",
+    "make_planar",
     "mnist",
     "omniglot",
     "read_image",
+    "read_planar",
     "read_table",
     "read_unlabelled",
+    "solve_tsp",
     "standardize",
     "stratified_split",
+    "tour_length",
+    "triangulation_scores",
     "verify",
 ]
 
+IMAGES = {"Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image"}
+
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # images are tensors: torch loads when the first of these is touched
-        return getattr(importlib.import_module("throughline.data.images"), name)
+    if name in __all__:  # images and planar points are tensors: torch loads when the first of these is touched
+        module = "images" if name in IMAGES else "planar"
+        return getattr(importlib.import_module(f"throughline.data.{module}"), name)
     raise AttributeError(f"module 'throughline.data' has no attribute {name!r}")
 
 

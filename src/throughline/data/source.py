@@ -12,6 +12,7 @@ from throughline.data.tables import Table, read_table
 
 if TYPE_CHECKING:
     from throughline.data.images import Images
+    from throughline.data.planar import PlanarBatch
 
 __all__ = ["Source"]
 
@@ -56,6 +57,14 @@ class Source:
     def table(self) -> Table:
         """Read the table; `throughline.data.read_table` says how."""
         return read_table(self.path, self.target)
+
+    def planar(self) -> "PlanarBatch":
+        """Read a file of planar instances; `throughline.data.read_planar` says how."""
+        from throughline.data.planar import read_planar
+
+        if self.target is not None:
+            raise DataError(f"{self.path}: a target column ({self.target!r}) is for tables of features; leave it out")
+        return read_planar(self.path)
 
     def images(self) -> "Images":
         """Read the image folder; `throughline.data.image_folder` says how."""

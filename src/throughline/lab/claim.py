@@ -52,7 +52,7 @@ class Claim:
     context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
     checks: ClassVar[tuple[Check, ...]]
     scales: ClassVar[Mapping[str, Any]]  # a frozen dataclass for each of smoke, laptop and paper
-    accepts: ClassVar[tuple[Literal["table", "images"], ...]] = ()  # the kinds of --data that it can run on
+    accepts: ClassVar[tuple[Literal["table", "images", "planar"], ...]] = ()  # the kinds of --data that it can run on
     quotes: ClassVar[tuple[Quote, ...]] = ()
     notes: ClassVar[str] = ""
 

@@ -123,6 +123,8 @@ def _seed(seed: int, threads: int) -> None:
     # on a GPU some backward passes (pooling, interpolation) have no deterministic form: there PyTorch warns instead.
     # `use_deterministic_algorithms` sets the same and imports the compiler for it, a second in every unit
     torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+    # a debugging aid of the line above, which would write every new tensor twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
 
 

@@ -1,0 +1,181 @@
+"""Instances for each arm of the pointer network claim: drawn as in the paper, or the user's file."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from throughline.data import DataError, Source
+from throughline.data.planar import PlanarBatch, label_planar, make_planar
+from throughline.discrete.pointer import PAD
+from throughline.errors import ThroughlineError
+
+__all__ = ["Config", "Split", "check", "load", "task_of"]
+
+POOL = 16  # batches that are drawn together
+TEST = 0.25  # of the user's instances
+FEWEST = 8  # instances of the user's
+
+Task = Literal["hull", "delaunay", "tsp"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the experiment; the learning rate was searched for each arm."""
+
+    points: int = 8  # of the hulls of one size
+    lengths: tuple[int, int] = (5, 10)  # of the hulls that pointer_lengths trains on
+    tested_lengths: tuple[int, ...] = (5, 8, 10, 15, 20)  # the last is the claim's
+    cities: tuple[int, int] = (5, 8)
+    tested_cities: tuple[int, ...] = (5, 6, 7, 8, 10, 12)
+    triangulated: int = 5
+    hidden: int = 64
+    init_range: float = 0.2
+    steps: int = 4_000
+    tour_steps: int = 10_000  # the rule of tours is learned later than that of hulls
+    batch: int = 128
+    test: int = 2_000  # instances of each size
+    beam: int = 4  # of tours and triangulations
+    attention_lr: float = 1e-2
+    lstm_lr: float = 1e-2
+    pointer_lr: float = 1e-2
+    pointer_lengths_lr: float = 1e-2
+    pointer_tour_lr: float = 1e-2
+    pointer_triangles_lr: float = 1e-2
+    optimizer: Literal["adam", "sgd"] = "adam"
+    pairs: int = 0  # of a training set that is drawn once; fresh instances at every step without
+    device: str = "cpu"
+    data: Source | None = None
+
+
+class Split(NamedTuple):
+    """What an arm trains on and is tested on."""
+
+    batches: Iterator[PlanarBatch]  # without end
+    tests: list[PlanarBatch]  # one for each size
+    seen: tuple[int, int]  # the sizes of training instances
+
+
+def task_of(arm: str) -> Task:
+    """The problem that an arm learns."""
+    return {"pointer_tour": "tsp", "pointer_triangles": "delaunay"}.get(arm, "hull")  # type: ignore[return-value]
+
+
+def check(config: Config, arms: tuple[str, ...]) -> None:
+    """Read the user's file for every arm, so that a fault is one line before anything runs."""
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    if config.data is not None:
+        for arm in arms:
+            if task_of(arm) != "tsp":  # no tour is impossible, and the exact ones take their time
+                _own_parts(arm, config.data, 0)
+
+
+def load(arm: str, config: Config, seed: int) -> Split:
+    """The instances of an arm: the same for all arms of one problem and size."""
+    if config.data is not None:
+        return _own(arm, config, config.data, seed)
+    draw = torch.Generator(config.device).manual_seed(seed)
+    task = task_of(arm)
+    sizes: tuple[int, ...]
+    sizes, seen = {
+        "pointer_lengths": (config.tested_lengths, config.lengths),
+        "pointer_tour": (config.tested_cities, config.cities),
+        "pointer_triangles": ((config.triangulated,), (config.triangulated,) * 2),
+    }.get(arm, ((config.points,), (config.points,) * 2))
+    tests = [make_planar(task, config.test, n, generator=draw) for n in sizes]
+    if config.pairs:
+        pool = make_planar(task, config.pairs, seen, generator=draw)
+        batches = _epochs(pool, config.batch, seed)
+    else:
+        batches = _fresh(task, seen, config.batch, draw)
+    return Split(batches, tests, seen)
+
+
+def _fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) -> Iterator[PlanarBatch]:
+    """Batches of instances of nearly one size each, in random order: little padding, and no two of the same points."""
+    while True:
+        pool = make_planar(task, POOL * batch, seen, generator=draw)
+        rows = torch.split(pool.lengths.argsort(stable=True), batch)
+        shuffled = torch.randperm(POOL, generator=draw, device=pool.points.device).tolist()
+        yield from map(_trimmed, _batches(pool, (rows[i] for i in shuffled)))
+
+
+def _trimmed(batch: PlanarBatch) -> PlanarBatch:
+    """The same without columns that hold nothing but padding."""
+    longest = int((batch.targets != PAD).sum(-1).max())
+    return PlanarBatch(batch.points[:, : int(batch.lengths.max())], batch.targets[:, :longest], batch.lengths)
+
+
+def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
+    shuffle = torch.Generator().manual_seed(seed)
+    loader = DataLoader(TensorDataset(*pool), batch, shuffle=True, drop_last=True, generator=shuffle)
+    while True:
+        yield from (PlanarBatch(*parts) for parts in loader)
+
+
+def _batches(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
+    return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
+
+
+def _own(arm: str, config: Config, source: Source, seed: int) -> Split:
+    train, *tests = (PlanarBatch(*(x.to(config.device) for x in part)) for part in _own_parts(arm, source, seed))
+    draw = torch.Generator().manual_seed(seed)
+    rows = iter(lambda: torch.randint(len(train.lengths), (config.batch,), generator=draw).to(config.device), None)
+    return Split(_batches(train, rows), tests, (int(train.lengths.min()), int(train.lengths.max())))
+
+
+def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
+    """Training instances from the user's file, and test instances by size; a quarter of the file is held out.
+
+    Every instance is moved and scaled into the unit square. Arms of one size take the most frequent one.
+    pointer_lengths takes the largest quarter, trains on the first points of each, at most half of them, and is tested
+    on up to all. The file's labels count for tours, if all of them are tours; everything else is solved.
+    """
+    mine, task = source.planar(), task_of(arm)
+    lengths = mine.lengths
+    quarter = lengths.sort(descending=True).values[: max(FEWEST, len(lengths) // 4)]
+    width = int({"pointer_lengths": quarter[-1], "pointer_tour": lengths.max()}.get(arm, lengths.mode().values))
+    kept = {"pointer_lengths": lengths >= width, "pointer_tour": lengths >= 2}.get(arm, lengths == width)
+    least = {"pointer_lengths": 6, "pointer_tour": 2}.get(arm, 3)
+    if int(kept.sum()) < FEWEST or width < least:
+        found = f"{int(kept.sum())} of {width}" if width >= least else f"none of more than {width}"
+        raise DataError(f"{source.path}: {arm} needs {FEWEST} instances of at least {least} points, there are {found}")
+    lengths = lengths[kept].clamp_max(width)
+    points, labels = _unit(mine.points[kept][:, :width], lengths), mine.targets[kept]
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    held_out = max(1, round(TEST * len(order)))
+    test, train = order[:held_out], order[held_out:]
+    if task == "tsp" and _are_tours(labels, lengths):
+        return [PlanarBatch(points[rows], labels[rows], lengths[rows]) for rows in (train, test)]
+    sizes, tested = lengths[train], [width]
+    if arm == "pointer_lengths":
+        draw = torch.Generator().manual_seed(seed)
+        sizes = torch.randint(max(3, width // 4), width // 2 + 1, (len(train),), generator=draw)
+        tested = [width // 2, 3 * width // 4, width]
+    try:
+        first = label_planar(task, points[train], sizes)
+        return [first, *(label_planar(task, points[test][:, :n], lengths[test].clamp_max(n)) for n in tested)]
+    except ValueError as error:
+        raise DataError(f"{source.path}: {arm}: {error}") from None
+
+
+def _unit(points: Tensor, lengths: Tensor) -> Tensor:
+    """Every instance moved and scaled into the unit square, shape kept; zeros behind the last point."""
+    there = (torch.arange(points.shape[1]) < lengths.unsqueeze(-1)).unsqueeze(-1)
+    low = points.masked_fill(~there, torch.inf).amin(1, keepdim=True)
+    extent = (points.masked_fill(~there, -torch.inf).amax(1, keepdim=True) - low).amax(-1, keepdim=True)
+    return ((points - low) / extent.clamp_min(torch.finfo(points.dtype).tiny)).masked_fill(~there, 0).float()
+
+
+def _are_tours(labels: Tensor, lengths: Tensor) -> bool:
+    """Whether every instance has a label, which visits each of its points once from the first on."""
+    if labels.shape[1] <= int(lengths.max()):
+        return False
+    visited = torch.where(labels < 0, torch.iinfo(torch.int64).max, labels).sort(-1).values[:, : int(lengths.max())]
+    place = torch.arange(visited.shape[1])
+    all_once = ((visited == place) | (place >= lengths.unsqueeze(-1))).all()
+    return bool(all_once & ((labels >= 0).sum(-1) == lengths).all() & (labels[:, 0] == 0).all())

@@ -1,0 +1,126 @@
+"""Pictures of the pointer network claim, from stored results."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from throughline.lab import Results
+from throughline.lab.plots import arm_color, draw_bands, subplots
+
+__all__ = ["distribution", "hulls", "losses", "sizes"]
+
+SHOWN = ("pointer", "attention")
+GREY = "#8a8f98"
+PAD = np.array([-0.08, 0.08])  # of the range, around curves and bounds
+
+
+def hulls(results: Results) -> Figure | None:
+    """Three test instances of a seed: the hull, and what each network points at."""
+    arms = [arm for arm in SHOWN if arm in results.arms]
+    seed = next((s for s in results.seeds if arms and all(results.kept(arm, s) for arm in arms)), None)
+    if seed is None:
+        return None
+    kept = {arm: results.kept(arm, seed) for arm in arms}
+    points = kept[arms[0]]["points"]
+    figure, axes = subplots(len(points), 1 + len(arms), size=(2.2 * (1 + len(arms)), 2.1 * len(points)), squeeze=False)
+    for row, xy in enumerate(points):
+        truth = kept[arms[0]]["truth"][row]
+        _polygon(axes[row, 0], xy, truth, GREY)
+        for column, arm in enumerate(arms, start=1):
+            found = kept[arm]["found"][row]
+            _polygon(axes[row, column], xy, found, arm_color(results, arm), _cycle(found) == _cycle(truth))
+    for axis, title in zip(axes[0], ("hull", *arms), strict=True):
+        axis.set_title(title)
+    return figure
+
+
+def _polygon(
+    axis: Axes, xy: np.ndarray, sequence: np.ndarray, color: str, right: bool = True, *, numbered: bool = True
+) -> None:
+    around = sequence[sequence >= 0]
+    axis.plot(*xy.T, "o", color=GREY, markersize=3)
+    axis.plot(*xy[[*around, *around[:1]]].T, color=color, linestyle="-" if right else "--")
+    for place, corner in enumerate(xy[around] if numbered else (), start=1):
+        axis.annotate(str(place), corner, (3, 3), textcoords="offset points", fontsize=7, color=color)
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.spines[:].set_visible(False)
+    if not right:
+        axis.set_xlabel("not the hull")
+
+
+def _cycle(sequence: np.ndarray) -> list[int]:
+    around = [int(i) for i in sequence if i >= 0]
+    if not around:
+        return []
+    start = around.index(min(around))
+    turned = around[start:] + around[:start]
+    return min(turned, turned[:1] + turned[1:][::-1])
+
+
+def sizes(results: Results) -> Figure | None:
+    """What becomes of hulls and tours beyond the sizes of training."""
+    hull = _kept(results, "pointer_lengths")
+    tour = _kept(results, "pointer_tour")
+    panels: list[tuple[list[dict[str, Any]], str, str, str]] = []
+    if hull:
+        panels += [(hull, "accuracy", "share of hulls right", "pointer_lengths")]
+        panels += [(hull, "area", "area covered", "pointer_lengths")]
+    if tour:
+        panels += [(tour, "ratio", "tour over the shortest", "pointer_tour")]
+    if not panels:
+        return None
+    figure, axes = subplots(1, len(panels), size=(2.9 * len(panels) + 0.4, 3.0), squeeze=False)
+    for axis, (kept, name, label, arm) in zip(axes[0], panels, strict=True):
+        x, (low, high) = kept[0]["sizes"], kept[0]["seen"]
+        values = np.stack([k[name] for k in kept if np.array_equal(k["sizes"], x)])
+        color = arm_color(results, arm)
+        axis.axvspan(low - 0.25, high + 0.25, color=GREY, alpha=0.18, linewidth=0)
+        axis.plot(x, values.mean(0), "o-", color=color, markersize=4)
+        axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+        axis.set(xlabel="points", ylabel=label)
+        for check in results.claim.checks:
+            bound = getattr(check, "at_least", None) or getattr(check, "at_most", None)
+            if bound and check.metric in {f"long_{name}", f"tour_{name}"}:
+                axis.set_ylim(*np.add((min(bound, values.min()), max(bound, values.max())), np.ptp(values) * PAD))
+                axis.axhline(bound, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    return figure
+
+
+def _kept(results: Results, arm: str) -> list[dict[str, Any]]:
+    if arm not in results.arms:
+        return []
+    return [kept for seed in results.seeds if (kept := results.kept(arm, seed))]
+
+
+def distribution(results: Results) -> Figure | None:
+    """Where the pointer points, step by step, on the first instance shown."""
+    kept = next(iter(_kept(results, "pointer")), None)
+    if kept is None:
+        return None
+    p, truth = kept["distribution"], kept["truth"][0]
+    around = [int(i) for i in truth if i >= 0]
+    figure, (left, right) = subplots(1, 2, size=(6.4, 2.9), width_ratios=(2, 3))
+    _polygon(left, kept["points"][0], truth, GREY, numbered=False)
+    for index, corner in enumerate(kept["points"][0]):
+        left.annotate(str(index), corner, (-9, -9), textcoords="offset points", fontsize=7)
+    picture = right.imshow(p, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    columns = [*around, p.shape[1] - 1]
+    right.plot(columns, range(len(columns)), "s", color="#ffffff", markersize=9, markerfacecolor="none")
+    right.set_xticks(range(p.shape[1]), [*map(str, range(p.shape[1] - 1)), "end"])
+    right.set_yticks(range(len(p)), [str(step) for step in range(1, len(p) + 1)])
+    right.set(xlabel="input point", ylabel="step")
+    figure.colorbar(picture, ax=right, label="probability")
+    return figure
+
+
+def losses(results: Results) -> Figure | None:
+    """The loss of the networks that learn hulls of one size."""
+    figure, axis = subplots()
+    draw_bands(axis, results, "loss", ("attention", "lstm", "pointer"))
+    if not axis.lines:
+        return None
+    axis.set(xlabel="step", ylabel="nats a symbol")
+    axis.legend()
+    return figure
