@@ -4,11 +4,13 @@ import copy
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from throughline.discrete.quantization import (
@@ -279,6 +281,20 @@ def test_size_counts_everything() -> None:
     assert points.size().bytes == pytest.approx(expected.bytes + 2 * 4 * 4)  # the learned points are stored as well
 
 
+def test_symbols_are_those_of_the_full_precision_weights() -> None:
+    """Points need not reach the ends of a bucket: the quantised weights would be scaled by extremes of their own."""
+    quantizer = PointQuantizer(net(), 2)
+    with torch.no_grad():
+        for points in quantizer.points:
+            points.copy_(torch.tensor([0.2, 0.45, 0.5, 0.7]))
+    before, size = quantizer.codes(), quantizer.size()
+    quantizer.finalize()
+    assert quantizer.size() == size
+    for name, codes in quantizer.codes().items():
+        assert torch.equal(codes.symbols, before[name].symbols)
+        assert torch.equal(codes.scale, before[name].scale)
+
+
 def test_size_without_huffman_is_the_formula_of_the_paper() -> None:
     """k F / (k bits + 2 F), where every level is used alike."""
     for bits, ratio in ((2, 14.2), (4, 7.53)):
@@ -388,6 +404,25 @@ def test_compiled_models(kind: Kind) -> None:
     torch.testing.assert_close(compiled(images()), full)
     assert quantizer.finalize() is compiled
     torch.testing.assert_close(compiled(images()), inside)
+
+
+@BOTH
+def test_distributed_data_parallel(kind: Kind, tmp_path: Path) -> None:
+    model, alone = net(), net()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        quantizers = kind(wrapped, 2), kind(alone, 2)
+        assert list(quantizers[0].weights) == ["0.weight", "4.weight"]
+        for _ in range(2):
+            for quantizer, one in zip(quantizers, (wrapped, alone), strict=True):
+                with quantizer:
+                    one(images()).square().sum().backward()
+        of = [q.parameters() if kind is PointQuantizer else q.model.parameters() for q in quantizers]
+        for ours, theirs in zip(*of, strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_select_and_levels_by_name() -> None:

@@ -46,8 +46,8 @@ class LowBitStudent(Claim):
     notes = (
         "Weights of convolutions and linear layers are quantised, in buckets of 256; biases and batch norm are not. "
         "The baseline is the distilled student, quantised afterwards with buckets; accuracy_2bit_one_bucket is the "
-        "weaker form with one scale a layer, accuracy_2bit_renormalised a stronger one whose batch-norm statistics are "
-        "taken again at the quantised weights. no_teacher tells what the teacher adds under quantisation; no check "
+        "form with one scale a layer, and for accuracy_2bit_renormalised the statistics of batch norm were taken again "
+        "at the quantised weights. no_teacher tells what the teacher adds under quantisation; no check "
         "depends on it. Nothing was tuned: rates, epochs, temperature and the weight of the teacher were fixed "
         "beforehand, the same in all arms. Adam moves the points, in place of the authors' SGD at 1e-5. The "
         "temperature of 5 is the paper's for CIFAR-10 from memory, not verified. At 1 bit this rate and temperature "

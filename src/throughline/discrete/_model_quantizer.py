@@ -13,7 +13,7 @@ from throughline.discrete._buckets import Codes, encode
 from throughline.discrete.bucket_quantization import check_buckets, check_weight
 from throughline.discrete.huffman import huffman_lengths
 
-__all__ = ["MOST_BITS", "CompressedSize", "ModelQuantizer", "Select", "uncompiled"]
+__all__ = ["MOST_BITS", "CompressedSize", "ModelQuantizer", "Select", "unwrapped"]
 
 MOST_BITS = 16
 Select = Callable[[str, nn.Parameter], bool]
@@ -42,7 +42,7 @@ class ModelQuantizer:
         if not 1 <= bits <= MOST_BITS:
             raise ValueError(f"bits must be from 1 to {MOST_BITS}, got {bits}")
         check_buckets(bucket_size)
-        plain = uncompiled(model)
+        plain = unwrapped(model)
         keep = select or (lambda _, parameter: parameter.ndim >= 2)
         weights = {name: p for name, p in plain.named_parameters() if keep(name, p)}  # shared parameters come once
         if not weights:
@@ -149,7 +149,7 @@ class ModelQuantizer:
         return CompressedSize(size, bits / total, full, full / size)
 
 
-def uncompiled(model: nn.Module) -> nn.Module:
-    """The module that torch.compile was given: its parameters have plain names."""
-    plain: nn.Module = getattr(model, "_orig_mod", model)
-    return plain
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside of torch.compile and DistributedDataParallel, whose parameters have plain names."""
+    inner: nn.Module = getattr(model, "_orig_mod", model)
+    return unwrapped(inner.module) if isinstance(inner, nn.parallel.DistributedDataParallel) else inner

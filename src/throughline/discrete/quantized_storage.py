@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from throughline.discrete._buckets import Codes
-from throughline.discrete._model_quantizer import ModelQuantizer, uncompiled
+from throughline.discrete._model_quantizer import ModelQuantizer, unwrapped
 from throughline.discrete.huffman import Coded, decode, encode
 
 __all__ = ["load_quantized", "save_quantized"]
@@ -40,7 +40,7 @@ def save_quantized(quantizer: ModelQuantizer, path: str | os.PathLike[str]) -> N
         TypeError: the model's state holds something other than tensors.
     """
     codes = quantizer.codes()
-    model = uncompiled(quantizer.model)
+    model = unwrapped(quantizer.model)
     if quantizer.finalized:
         for name, weight in quantizer.weights.items():
             if not torch.equal(weight.detach().flatten(), codes[name].values().to(weight.dtype)):
@@ -81,7 +81,7 @@ def load_quantized(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             shape.
     """
     tensors, layout = _read(path)
-    own = _tensors(uncompiled(model))
+    own = _tensors(unwrapped(model))
     stored = {name: tuple(value.shape) for name, value in tensors.items() if not name.startswith("/")}
     stored |= {name: tuple(shape) for name, shape, *_ in layout}
     _check_fit(path, stored, {name: tuple(value.shape) for name, value in own.items()})
