@@ -85,9 +85,9 @@ class Pointing(Claim):
         "leaves later than the pointer. Hulls are decoded greedily and without constraint, as the baselines have none. "
         "A polygon is right from whichever corner and in either direction. Tours leave their plateau later: 4,000 "
         "steps gave a ratio of 1.20 in all, so that this arm, which has no rival, trains for 8,000 (1.007 and 1.028 on "
-        "seeds 101 and 102; 10,000 gave 1.012 on seed 100). The rates were searched with sizes mixed within a batch; now "
-        "a batch holds nearly one size, which is faster. pointer_triangles is printed beside the others, without a "
-        "check. The paper's numbers are quoted from memory."
+        "seeds 101 and 102; 10,000 gave 1.012 on seed 100). The rates were searched with sizes mixed within a batch; "
+        "now a batch holds nearly one size, which is faster. pointer_triangles is printed beside the others, without "
+        "a check. The paper's numbers are quoted from memory."
     )
 
     def prepare(self, config: Config) -> None:
