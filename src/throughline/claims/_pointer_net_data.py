@@ -35,7 +35,7 @@ class Config:
     hidden: int = 64
     init_range: float = 0.2
     steps: int = 4_000
-    tour_steps: int = 10_000  # the rule of tours is learned later than that of hulls
+    tour_steps: int = 8_000  # the rule of tours is learned later than that of hulls
     batch: int = 128
     test: int = 2_000  # instances of each size
     beam: int = 4  # of tours and triangulations
