@@ -60,7 +60,7 @@ class Trainer:
             optimizer = torch.optim.Adam(points.parameters(), config.point_lr)
         epochs = config.epochs if points is None else config.point_epochs
         steps = epochs * -(-len(task.x) // config.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps)) if points is None else None
         around = points or within or nullcontext()
         model.train()
         for step, (x, rows) in enumerate(batches(task, config, self.seed, epochs)):
@@ -69,7 +69,8 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            schedule.step()
+            if schedule is not None:  # points move at one rate, as the authors' do
+                schedule.step()
             self.log(self.step, of=self.total)
             if curve and (step % max(1, steps // POINTS) == 0 or step == steps - 1):
                 self.log(step, loss=loss)
