@@ -476,13 +476,17 @@ def test_encoders_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_the_plane_is_kept_by_the_bottleneck_alone() -> None:
     x, y = _dkvb_toy.blobs(3)
     cell = ((x + _dkvb_toy.REACH) / (2 * _dkvb_toy.REACH) * 63).round().long()
-    right = {}
+    right, blank = {}, {}
     for arm in _dkvb_toy.ARMS:
         regions = _dkvb_toy.regions(arm, 3)
         assert regions.shape == (4, 64, 64)
+        blank[arm] = [float((region == _dkvb_toy.UNDECIDED).double().mean()) for region in regions]
         right[arm] = [float((region[cell[:, 1], cell[:, 0]] == y).double().mean()) for region in regions]
     assert right["bottleneck"][-1] > 0.95
     assert right["bottleneck"] == sorted(right["bottleneck"])
+    assert blank["bottleneck"] == sorted(blank["bottleneck"], reverse=True)
+    assert blank["bottleneck"][0] > 0.8 > blank["bottleneck"][-1] > 0.5  # it says nothing of what it has not seen
+    assert not any(blank["mlp"])
     assert max(right["mlp"][-1], right["linear_probe"][-1]) < 0.7
 
 

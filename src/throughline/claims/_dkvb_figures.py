@@ -1,10 +1,12 @@
 """Pictures of the bottleneck's claim, from stored results."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from throughline.claims._dkvb_toy import ARMS, CLASSES, REACH, blobs
+from throughline.claims._dkvb_toy import ARMS, CLASSES, REACH, UNDECIDED, blobs
 from throughline.lab import Results
 from throughline.lab.plots import BASELINE, PALETTE, draw_bands, subplots
 
@@ -14,7 +16,7 @@ CLASS_COLORS = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f"
 
 
 def course(results: Results) -> Figure | None:
-    figure, axis = subplots(size=(6.4, 3.8))
+    figure, axis = subplots(size=(7.8, 3.6))
     draw_bands(axis, results, "accuracy")
     if not axis.lines:
         return None
@@ -27,7 +29,7 @@ def course(results: Results) -> Figure | None:
     axis.set_xlabel("tasks learned")
     axis.set_ylabel("accuracy on all classes")
     axis.set_ylim(0, 1.02)
-    figure.legend(loc="outside upper center", ncols=4)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
@@ -37,14 +39,14 @@ def by_task(results: Results) -> Figure | None:
     means = {arm: np.mean(tables, 0) for arm, tables in kept.items() if tables}
     if not means:
         return None
-    figure, axes = subplots(1, len(means), size=(1.9 * len(means) + 0.8, 2.4), squeeze=False)
+    figure, axes = subplots(1, len(means), size=(1.9 * len(means) + 0.8, 2.6), squeeze=False)
     for axis, (arm, mean) in zip(axes.flat, means.items(), strict=True):
         learned = np.ma.masked_where(np.triu(np.ones_like(mean), 1) > 0, mean)  # later tasks: nothing to know yet
         drawn = axis.imshow(learned, vmin=0, vmax=1, cmap="viridis")
         places = range(len(mean))
         axis.set_xticks(places, [str(place + 1) for place in places])
         axis.set_yticks(places, [str(place + 1) for place in places])
-        axis.set_title(arm.replace("_", " "))
+        axis.set_title(textwrap.fill(arm.replace("_", " "), 14))
         axis.set_xlabel("tested on task")
     axes[0, 0].set_ylabel("after task")
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="accuracy")
@@ -65,7 +67,8 @@ def toy(results: Results) -> Figure | None:
         for task, region in enumerate(regions):
             axis = axes[row, task]
             extent = (-REACH, REACH, -REACH, REACH)
-            axis.imshow(region, origin="lower", extent=extent, cmap=colors, vmin=0, vmax=CLASSES - 1, alpha=0.45)
+            seen = np.ma.masked_equal(region, UNDECIDED)
+            axis.imshow(seen, origin="lower", extent=extent, cmap=colors, vmin=0, vmax=CLASSES - 1, alpha=0.45)
             shown = y < (task + 1) * (CLASSES // tasks)
             axis.scatter(*x[shown].T, c=y[shown], cmap=colors, vmin=0, vmax=CLASSES - 1, s=3, linewidths=0)
             axis.set_xticks([])

@@ -6,12 +6,13 @@ from torch.nn import functional as F
 
 from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 
-__all__ = ["ARMS", "REACH", "blobs", "regions"]
+__all__ = ["ARMS", "CLASSES", "REACH", "UNDECIDED", "blobs", "regions"]
 
 ARMS = ("linear_probe", "mlp", "bottleneck")
 CLASSES, TASKS, SAMPLES = 8, 4, 60
 PAIRS = 400  # the paper's
 REACH, SIDE = 1.6, 64  # the drawn square is [-REACH, REACH]², in SIDE × SIDE cells
+UNDECIDED = 255  # where no class has more than another
 STEPS, LR, LR_VALUES = 200, 0.1, 0.3
 
 
@@ -25,7 +26,7 @@ def blobs(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def regions(arm: str, seed: int) -> Tensor:
-    """The class of every cell after each task, ``(tasks, SIDE, SIDE)`` uint8, first rows lowest."""
+    """The class of every cell after each task, or `UNDECIDED`: ``(tasks, SIDE, SIDE)`` uint8, first rows lowest."""
     x, y = blobs(seed)
     head, lr = _head(arm, seed)
     optimizer = torch.optim.SGD(head.parameters(), lr=lr)
@@ -40,7 +41,10 @@ def regions(arm: str, seed: int) -> Tensor:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
-            found.append(head(cells).argmax(-1).view(SIDE, SIDE).byte())
+            logits = head(cells)
+            low, high = logits.aminmax(dim=-1)
+            decided = torch.where(low < high, logits.argmax(-1), UNDECIDED)
+            found.append(decided.view(SIDE, SIDE).byte())
     return torch.stack(found)
 
 

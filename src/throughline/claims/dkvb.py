@@ -106,7 +106,9 @@ class StreamWithoutForgetting(Claim):
             "Accuracy on all classes after each task (mean, and range over seeds)": draw.course(results),
             "Accuracy at the end, one line per seed": paired_dots(results, "accuracy"),
             "Accuracy on the test images of each task (columns) after each task (rows)": draw.by_task(results),
-            "Eight blobs, two a task: what is decided where, after each task, and the data so far": draw.toy(results),
+            "Eight blobs, two a task: what is decided where (blank: nothing yet) after each, and the data so far": (
+                draw.toy(results)
+            ),
             "The task that wrote each value last, and how many tasks wrote it": draw.writers(results),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
