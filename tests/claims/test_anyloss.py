@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, log_loss
+from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
 from throughline.claims._anyloss_data import Split, Tabular, table_splits, tables
@@ -32,19 +33,6 @@ from throughline.errors import ThroughlineError
 
 CLAIM = MetricAsLoss()
 SMALL = Config(sets=("haberman",), steps=20)
-
-
-class FakeLog:
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, float]]] = []
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        assert of is None or step < of
-        self.points.append((step, {name: float(value) for name, value in values.items()}))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def one(name: str = "haberman", seed: int = 0) -> Split:
@@ -159,7 +147,7 @@ def test_folds_test_every_row_once() -> None:
 
 @pytest.mark.parametrize("arm", ["bce", "metric_f1", "bce_threshold"])
 def test_a_unit_returns_every_score_and_repeats_itself(arm: str) -> None:
-    log, again = FakeLog(), FakeLog()
+    log, again = Notes(), Notes()
     metrics = CLAIM.run(arm, SMALL, 0, log)
     assert metrics == CLAIM.run(arm, SMALL, 0, again)
     assert set(metrics) == {"f1", "balanced_accuracy", "gmean", "accuracy"}
@@ -172,9 +160,9 @@ def test_a_unit_returns_every_score_and_repeats_itself(arm: str) -> None:
 
 
 def test_the_number_of_a_seed_is_the_mean_over_sets() -> None:
-    both, log = replace(SMALL, sets=("haberman", "glass")), FakeLog()
+    both, log = replace(SMALL, sets=("haberman", "glass")), Notes()
     found = CLAIM.run("bce", both, 0, log)["f1"]
-    alone = [CLAIM.run("bce", replace(both, sets=(name,)), 0, FakeLog())["f1"] for name in both.sets]
+    alone = [CLAIM.run("bce", replace(both, sets=(name,)), 0, Notes())["f1"] for name in both.sets]
     assert found == pytest.approx(np.mean(alone))
     np.testing.assert_allclose(log.arrays["f1"], alone)
 
@@ -199,7 +187,7 @@ def test_the_users_own_table(tmp_path: Path) -> None:
     split = next(splits("slp", config, 0))
     assert (split.name, split.x.shape) == ("own", (42, 3))
     assert split.y.mean() == pytest.approx(0.2, abs=0.02)  # the rarer label is positive
-    log = FakeLog()
+    log = Notes()
     CLAIM.run("metric_f1", config, 0, log)
     assert log.arrays["names"].tolist() == ["own"]
 
@@ -276,7 +264,7 @@ PAPER = replace(
 @pytest.mark.parametrize("arm", [*CLAIM.arms, *CLAIM.context])
 def test_one_round_at_paper_scale(arm: str) -> None:
     CLAIM.prepare(PAPER)
-    log = FakeLog()
+    log = Notes()
     metrics = CLAIM.run(arm, PAPER, 0, log)
     assert set(metrics) == {prefix + score for prefix in ("", "mlp_", "resnet_") for score in SCORES}
     assert all(0 <= value <= 1 for value in metrics.values())

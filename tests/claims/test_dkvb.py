@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_wine
+from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
 from throughline.claims import _dkvb_cache, _dkvb_data, _dkvb_encoder, _dkvb_toy
@@ -27,7 +27,7 @@ from throughline.claims.dkvb import (
     usage,
 )
 from throughline.continual.streams import class_incremental
-from throughline.data import DataError, Images, Source
+from throughline.data import DataError, Images
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge
 from throughline.lab.runner import open_run, plan
@@ -36,20 +36,6 @@ from throughline.lab.store import Unit
 CLAIM = StreamWithoutForgetting()
 SMOKE: Config = CLAIM.scales["smoke"]
 ARMS = (*CLAIM.arms, *CLAIM.context)
-
-
-class Notes:
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.curve: dict[int, float] = {}
-        self.arrays: dict[str, Any] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        self.curve[step] = float(values["accuracy"])
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def run(arm: str, config: Config = SMOKE, seed: int = 0) -> tuple[dict[str, float], Notes]:
@@ -73,8 +59,8 @@ def test_metrics_follow_from_the_table_of_tasks() -> None:
         assert metrics["forgetting"] == pytest.approx(np.mean(drops))
         sizes = np.array([len(t) for t in parts()])
         assert metrics["accuracy"] == pytest.approx(table[-1] @ sizes / sizes.sum())
-        assert metrics["accuracy"] == notes.curve[5]
-        assert list(notes.curve) == [1, 2, 3, 4, 5]
+        assert metrics["accuracy"] == notes.curve("accuracy")[5]
+        assert list(notes.curve("accuracy")) == [1, 2, 3, 4, 5]
         if arm == "linear_probe":
             assert (table[np.triu_indices(5, 1)] < 0.5).all()  # nobody knows a class before its task
     assert set(smoke("iid_bottleneck")[0]) == {"accuracy"}
@@ -268,34 +254,14 @@ def test_thickened_strokes() -> None:
 # data of one's own
 
 
-def table(folder: Path, name: str, labels: bool = True) -> Path:
-    x, y = load_wine(return_X_y=True)
-    names, columns = [f"c{i}" for i in range(13)], [*x.T]
-    if labels:
-        names, columns = [*names, "kind"], [*columns, y]
-    file = folder / name
-    np.savetxt(file, np.stack(columns, 1), delimiter=",", header=",".join(names), comments="")
-    return file
-
-
-def pictures(root: Path, count: int = 12, side: int = 12) -> Path:
-    draw = np.random.default_rng(0)
-    for name, colour in (("green", (60, 180, 60)), ("red", (180, 60, 60)), ("blue", (60, 60, 180))):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = (np.array(colour) + draw.integers(-40, 40, (side, side, 3))).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return root
-
-
 def test_takes_a_table_and_another_without_labels(tmp_path: Path) -> None:
-    source = Source.of(table(tmp_path, "wine.csv"))
+    source = wine_table(tmp_path)
     config = replace(SMOKE, data=source, tasks=3, epochs=30)
     CLAIM.prepare(config)
     split = load(config, 0)
     assert (len(split.x), len(split.test_x), len(split.keys)) == (114, 36, 28)  # a fifth of the training rows aside
     assert run("bottleneck", config)[0]["accuracy"] > 0.8
-    config = replace(config, keys=str(table(tmp_path, "more.csv", labels=False)))
+    config = replace(config, keys=wine_table(tmp_path, "more.csv", labels=False).path)
     CLAIM.prepare(config)
     split = load(config, 0)
     assert (len(split.x), len(split.keys)) == (142, 178)
@@ -308,14 +274,15 @@ def test_takes_a_table_and_another_without_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoder", ["random", "omniglot"])
 def test_takes_images_and_others_without_labels(encoder: str, tmp_path: Path, cache_folder: Path) -> None:
-    config = replace(SMOKE, data=Source.of(pictures(tmp_path / "own")), tasks=3, encoder=encoder, encoder_epochs=1)
+    own = colour_folder(tmp_path / "own", classes=3, count=12, side=12)
+    config = replace(SMOKE, data=own, tasks=3, encoder=encoder, encoder_epochs=1)
     CLAIM.prepare(config)
     split = load(config, 0)
     assert (len(split.x), len(split.test_x), len(split.keys)) == (23, 7, 6)
     assert split.x.shape[1] == {"random": 256, "omniglot": 576}[encoder]
-    more = pictures(tmp_path / "more", count=3, side=30)
-    Image.new("RGB", (9, 9)).save(more / "loose.png")
-    config = replace(config, keys=str(more))
+    more = colour_folder(tmp_path / "more", classes=3, count=3, side=30)
+    Image.new("RGB", (9, 9)).save(tmp_path / "more" / "loose.png")
+    config = replace(config, keys=more.path)
     CLAIM.prepare(config)
     assert (len(load(config, 0).x), len(load(config, 0).keys)) == (29, 10)
     assert np.isfinite(run("bottleneck", config)[0]["accuracy"])
@@ -451,10 +418,10 @@ def test_paper_scale_takes_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_encoders_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = install(monkeypatch)
     names = {"transformers:org/vit": 2, "transformers:org/clip": 3, "vit_small": 6, "torchvision:resnet18": 6}
-    own, more = pictures(tmp_path / "own", count=8), pictures(tmp_path / "more", count=2)
+    own, more = (colour_folder(tmp_path / name, classes=3, count=count) for name, count in (("own", 8), ("more", 2)))
     for name, width in names.items():
-        for keys, sizes in (("", (15, 4, 5)), (str(more), (20, 6, 4))):
-            config = replace(SMOKE, data=Source.of(own), tasks=3, encoder=name, keys=keys)
+        for keys, sizes in (("", (15, 4, 5)), (more.path, (20, 6, 4))):
+            config = replace(SMOKE, data=own, tasks=3, encoder=name, keys=keys)
             CLAIM.prepare(config)
             split = load(config, 0)
             assert split.x.shape[1] == width
@@ -464,7 +431,7 @@ def test_encoders_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert asked[:2] == ["org/vit", "org/vit"]
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ThroughlineError, match=r'transformers is not installed; pip install "throughline\[paper\]"'):
-        CLAIM.prepare(replace(SMOKE, data=Source.of(own), tasks=3, encoder="transformers:org/vit"))
+        CLAIM.prepare(replace(SMOKE, data=own, tasks=3, encoder="transformers:org/vit"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ThroughlineError, match="no GPU that torch can use; --set device=cpu"):
         CLAIM.prepare(CLAIM.scales["paper"])
@@ -496,7 +463,8 @@ def test_draws_what_has_finished(tmp_path: Path) -> None:
     assert len(CLAIM.figures(Results(CLAIM, store, SMOKE))) == 1  # dots without a dot
     for arm in ("linear_probe", "bottleneck", "iid_bottleneck"):
         metrics, notes = smoke(arm)
-        curves = {"accuracy": {"step": list(notes.curve), "value": list(notes.curve.values())}}
+        curve = notes.curve("accuracy")
+        curves = {"accuracy": {"step": list(curve), "value": list(curve.values())}}
         store.write(Unit(arm, 0), {"metrics": metrics, "measured": {}, "curves": curves}, notes.arrays)
     results = Results(CLAIM, store, SMOKE)
     assert judge(results).verdict == "incomplete"

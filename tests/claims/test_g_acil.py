@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_wine
+from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
 from throughline.claims import _g_acil_data
 from throughline.claims.g_acil import AnalyticStream, _batches, _histogram
-from throughline.data import DataError, Source
+from throughline.data import DataError
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge
 from throughline.lab.runner import execute, open_run, plan
@@ -25,23 +24,6 @@ from throughline.lab.store import Run, Unit
 CLAIM = AnalyticStream()
 SMOKE = CLAIM.scales["smoke"]
 ARMS = (*CLAIM.arms, *CLAIM.context)
-
-
-class Notes:
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, Any]]] = []
-        self.arrays: dict[str, Any] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        self.points.append((step, values))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= arrays
-
-    def curve(self, name: str) -> dict[int, float]:
-        return {step: values[name] for step, values in self.points if name in values}
 
 
 @cache
@@ -115,26 +97,9 @@ def test_histogram_counts_every_sample() -> None:
     assert counts[1, :50].tolist() == [2] * 50
 
 
-def table(folder: Path) -> Source:
-    x, y = load_wine(return_X_y=True)
-    file = folder / "wine.csv"
-    np.savetxt(file, np.c_[x, y], delimiter=",", header=",".join([*(f"c{i}" for i in range(13)), "y"]), comments="")
-    return Source.of(file)
-
-
-def folder_of_images(root: Path, side: int = 10) -> Source:
-    draw = np.random.default_rng(0)
-    for name, colour in (("green", (60, 180, 60)), ("red", (180, 60, 60))):
-        (root / name).mkdir(parents=True)
-        for i in range(20):
-            pixels = (np.array(colour) + draw.integers(-40, 40, (side, side, 3))).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return Source.of(root)
-
-
 @pytest.mark.parametrize("arm", ARMS)
 def test_takes_a_table(arm: str, tmp_path: Path) -> None:
-    source = table(tmp_path)
+    source = wine_table(tmp_path)
     CLAIM.prepare(replace(SMOKE, data=source))
     metrics, notes = run(arm, data=source)
     assert notes.arrays["stream"].shape == (3, 80)
@@ -142,13 +107,13 @@ def test_takes_a_table(arm: str, tmp_path: Path) -> None:
 
 
 def test_takes_an_image_folder(tmp_path: Path) -> None:
-    source = folder_of_images(tmp_path / "pictures")
+    source = colour_folder(tmp_path / "pictures")
     CLAIM.prepare(replace(SMOKE, data=source))
     assert run("gacil", data=source)[0]["last_accuracy"] == 1
 
 
 def test_raw_features_have_a_limit(tmp_path: Path) -> None:
-    source = folder_of_images(tmp_path / "pictures", side=42)
+    source = colour_folder(tmp_path / "pictures", side=42)
     with pytest.raises(DataError, match=r"5292 features a row, and the most is 5000; give --size 32, or a backbone"):
         CLAIM.prepare(replace(SMOKE, data=source))
 
@@ -239,7 +204,7 @@ def test_paper_scale_takes_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_through_a_backbone_of_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = install(monkeypatch)
     config = replace(
-        SMOKE, data=folder_of_images(tmp_path / "pictures", side=42), backbone="torchvision:resnet18", pixels=96
+        SMOKE, data=colour_folder(tmp_path / "pictures", side=42), backbone="torchvision:resnet18", pixels=96
     )
     CLAIM.prepare(config)
     split = _g_acil_data.load(config, 0)
@@ -249,7 +214,7 @@ def test_a_folder_through_a_backbone_of_torchvision(monkeypatch: pytest.MonkeyPa
     assert "resnet18 DEFAULT" in asked
     assert "resize 96" in asked
     with pytest.raises(DataError, match=r"a backbone .* reads images, and this is a table"):
-        CLAIM.prepare(replace(config, data=table(tmp_path)))
+        CLAIM.prepare(replace(config, data=wine_table(tmp_path)))
     with pytest.raises(ThroughlineError, match="goes with dataset=cifar100 or --data, not digits"):
         CLAIM.prepare(replace(config, data=None))
 

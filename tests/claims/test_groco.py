@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
+from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,19 +31,6 @@ from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 
 CLAIM = GroupOrdering()
-
-
-class FakeLog:
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, float]]] = []
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        assert of is None or step < of
-        self.points.append((step, {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -117,7 +105,7 @@ def test_smoke_scale_runs_and_repeats(arm: str) -> None:
     config, results = CLAIM.scales["smoke"], []
     for _ in range(2 if arm == "groco" else 1):
         torch.manual_seed(0)
-        log = FakeLog()
+        log = Notes()
         results.append(CLAIM.run(arm, config, 0, log))
     assert results[0] == results[-1]
     assert results[0]["knn_accuracy"] > 0.5  # ten classes
@@ -148,7 +136,7 @@ def folder(tmp_path: Path) -> Path:
 def test_own_image_folder(folder: Path) -> None:
     config = dataclasses.replace(CLAIM.scales["smoke"], data=Source(str(folder), size=16))
     CLAIM.prepare(config)
-    metrics = CLAIM.run("groco", config, 0, FakeLog())
+    metrics = CLAIM.run("groco", config, 0, Notes())
     assert set(metrics) == {"knn_accuracy", "linear_accuracy"}
     for file in [*folder.glob("*/[3-9].png"), *folder.glob("*/1?.png")]:
         file.unlink()
@@ -226,7 +214,7 @@ def test_one_epoch_at_paper_scale(arm: str, monkeypatch: pytest.MonkeyPatch) -> 
     config = dataclasses.replace(
         CLAIM.scales["paper"], root="anywhere", epochs=1, batch=16, k=3, size=8, device="cpu", workers=0
     )
-    log = FakeLog()
+    log = Notes()
     metrics = CLAIM.run(arm, config, 0, log)
     assert set(metrics) == {"knn_accuracy", "linear_accuracy"}
     assert metrics["knn_accuracy"] == 1.0  # the queries are in the bank, and the classes lie apart

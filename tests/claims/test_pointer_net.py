@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
 from throughline.claims._pointer_net_data import Config, _are_tours, _unit, load
@@ -25,21 +26,6 @@ from throughline.session import Request, run_claim
 CLAIM = Pointing()
 SMOKE: Config = CLAIM.scales["smoke"]
 ARMS = (*CLAIM.arms, *CLAIM.context)
-
-
-class Notes:
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, Any]]] = []
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        assert of is None or step < of
-        self.points.append((step, {name: float(value.detach()) for name, value in values.items()}))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def run(arm: str, seed: int = 0, **changes: Any) -> tuple[dict[str, float], Notes]:

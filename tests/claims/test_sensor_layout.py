@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
 from throughline.claims import _sensor_layout_data as tasks
@@ -24,26 +25,10 @@ SMOKE = CLAIM.scales["smoke"]
 ARMS = (*CLAIM.arms, *CLAIM.context)
 
 
-class Record:
-    """A `Log` that remembers."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, float]]] = []
-        self.arrays: dict[str, np.ndarray] = {}
-        self.of: int | None = None
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        self.of = of
-        self.points.append((step, {name: float(value.detach()) for name, value in values.items()}))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(a.detach() if hasattr(a, "detach") else a) for name, a in arrays.items()}
-
-
 class Stored:
     """What the figures ask of `Results`."""
 
-    def __init__(self, units: dict[tuple[str, int], tuple[dict[str, float], Record]], arms: tuple[str, ...]) -> None:
+    def __init__(self, units: dict[tuple[str, int], tuple[dict[str, float], Notes]], arms: tuple[str, ...]) -> None:
         self.claim, self.units, self.arms = CLAIM, units, arms
         self.seeds = tuple(sorted({seed for _, seed in units})) or (0,)
 
@@ -64,11 +49,11 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def smoke() -> dict[tuple[str, int], tuple[dict[str, float], Record]]:
+def smoke() -> dict[tuple[str, int], tuple[dict[str, float], Notes]]:
     units = {}
     for arm in ARMS:
         for seed in (0, 1) if arm in ("uniform", "curvilinear") else (0,):
-            log = Record()
+            log = Notes()
             units[arm, seed] = CLAIM.run(arm, SMOKE, seed, log), log
     return units
 
@@ -78,8 +63,8 @@ def test_smoke_run_of_every_arm(smoke: Any) -> None:
     for (arm, seed), (metrics, log) in smoke.items():
         assert set(metrics) == {"accuracy", "curvature_x", "curvature_y"}
         assert 0.1 < metrics["accuracy"] <= 1, (arm, seed)
-        assert log.of == (40 if arm == "refrozen" else 20)
-        assert log.points[-1][0] == log.of - 1
+        assert log.places[-1][1] == (40 if arm == "refrozen" else 20)
+        assert log.places[-1][0] == log.places[-1][1] - 1
         assert log.arrays["readings"].shape == (10, 3, 3, 1)
         assert sum(a.nbytes for a in log.arrays.values()) < 1_000_000
     assert smoke["uniform", 0][0]["curvature_x"] == 0
@@ -91,7 +76,7 @@ def test_smoke_run_of_every_arm(smoke: Any) -> None:
 
 def test_same_seed_same_numbers(smoke: Any) -> None:
     torch.rand(3)  # whatever was drawn before
-    assert CLAIM.run("curvilinear", SMOKE, 1, Record()) == smoke["curvilinear", 1][0]
+    assert CLAIM.run("curvilinear", SMOKE, 1, Notes()) == smoke["curvilinear", 1][0]
 
 
 def test_arms_share_network_and_batches() -> None:
@@ -100,7 +85,7 @@ def test_arms_share_network_and_batches() -> None:
     for layout in (SensorLayout(3).requires_grad_(False), SensorLayout(3, shape="curvilinear")):
         targets.append(torch.cat([y for _, y in task.batches(layout)]))
     torch.testing.assert_close(*targets)
-    networks = [fit(task, SensorLayout(3), dataclasses.replace(SMOKE, lr=0.0), 0, Record(), 0, 20) for _ in range(2)]
+    networks = [fit(task, SensorLayout(3), dataclasses.replace(SMOKE, lr=0.0), 0, Notes(), 0, 20) for _ in range(2)]
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -116,7 +101,7 @@ def test_fixed_sensors_read_ahead_what_they_would_have_read() -> None:
 def test_layout_has_its_own_learning_rate() -> None:
     task, still = tasks.load(SMOKE, 0), dataclasses.replace(SMOKE, layout_lr=0.0)
     layout = SensorLayout(3)
-    fit(task, layout, still, 0, Record(), 0, 20)
+    fit(task, layout, still, 0, Notes(), 0, 20)
     assert layout.curvature.abs().max() == 0
 
 
@@ -125,7 +110,7 @@ def test_rates_decay_after_every_epoch() -> None:
     for epochs in (1, 2):  # with a decay to 0 the second epoch changes nothing
         config = dataclasses.replace(SMOKE, epochs=epochs, decay=0.0)
         layout = SensorLayout(3)
-        fit(tasks.load(config, 0), layout, config, 0, Record(), 0, 20 * epochs)
+        fit(tasks.load(config, 0), layout, config, 0, Notes(), 0, 20 * epochs)
         ends.append(layout.curvature.detach())
     assert ends[0].abs().max() > 0
     torch.testing.assert_close(*ends)
@@ -167,7 +152,7 @@ def test_own_images(tmp_path: Path) -> None:
     source = Source.of(pictures(tmp_path))
     config = dataclasses.replace(CLAIM.scales["laptop"], epochs=2, batch=4, held_out=0.5, data=source)
     CLAIM.prepare(config)
-    log = Record()
+    log = Notes()
     metrics = CLAIM.run("curvilinear", config, 0, log)
     assert log.arrays["readings"].shape == (8, 8, 8, 3)
     assert log.arrays["scenes"].shape == (8, 18, 18, 3)  # the common square, not enlarged
@@ -282,7 +267,7 @@ PAPER = dataclasses.replace(CLAIM.scales["paper"], root="data", device="cpu", ep
 def test_a_step_of_the_papers_scale(dataset: str, sensor: tuple[int, int] | None, arm: str) -> None:
     config = dataclasses.replace(PAPER, dataset=dataset, sensor=sensor)
     CLAIM.prepare(config)
-    log = Record()
+    log = Notes()
     metrics = CLAIM.run(arm, config, 0, log)
     assert 0 <= metrics["accuracy"] <= 1
     assert (metrics["curvature_x"] != 0) == (arm == "curvilinear")

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.spatial.distance import cdist
 from sklearn.cluster import kmeans_plusplus
-from sklearn.datasets import load_wine
 from sklearn.preprocessing import normalize
+from tests.claims.stand_ins import Notes, colour_folder, wine_table
 
 from throughline.claims import tell as module
 from throughline.claims._tell_data import Config, load, networks
@@ -28,24 +27,6 @@ from throughline.errors import ThroughlineError
 CLAIM = InterpretableClustering()
 SMOKE: Config = CLAIM.scales["smoke"]
 DRAW = np.random.default_rng(0)
-
-
-class Notes:
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, dict[str, Any]]] = []
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def __call__(self, step: int, *, of: int | None = None, **values: Any) -> None:
-        assert of is None or step < of
-        self.points.append((step, values))
-
-    def keep(self, **arrays: Any) -> None:
-        self.arrays |= {name: np.asarray(array) for name, array in arrays.items()}
-
-    def curve(self, name: str) -> list[float]:
-        return [values[name] for _, values in self.points if name in values]
 
 
 @cache
@@ -118,7 +99,7 @@ def test_every_arm_finds_something_and_repeats_itself(arm: str) -> None:
 def test_the_layer_comes_close_to_lloyd_with_passes() -> None:
     for arm in ("tell_layer", "minibatch_kmeans"):
         metrics, notes = run(arm, passes=40, batch=100)
-        course = notes.curve("inertia")
+        course = list(notes.curve("inertia").values())
         assert len(course) == 40
         assert course[-1] == pytest.approx(metrics["inertia_ratio"])
         assert course[0] > course[-1]
@@ -168,26 +149,9 @@ def test_pictures_are_those_of_the_clusters() -> None:
 # ---- data ----
 
 
-def table(folder: Path) -> Source:
-    x, y = load_wine(return_X_y=True)
-    file = folder / "wine.csv"
-    names = ",".join([*(f"c{i}" for i in range(13)), "y"])
-    np.savetxt(file, np.c_[x, y], delimiter=",", header=names, comments="")
-    return Source.of(file)
-
-
-def folder_of_images(root: Path, side: int = 9) -> Source:
-    for name, colour in (("green", (60, 180, 60)), ("red", (180, 60, 60))):
-        (root / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = (np.array(colour) + DRAW.integers(-40, 40, (side, side, 3))).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return Source.of(root)
-
-
 @pytest.mark.parametrize("arm", CLAIM.arms)
 def test_takes_a_table(arm: str, tmp_path: Path) -> None:
-    config = replace(SMOKE, data=table(tmp_path), samples=0)
+    config = replace(SMOKE, data=wine_table(tmp_path), samples=0)
     CLAIM.prepare(config)
     samples = load(config, 0)
     assert samples.x.shape == (178, 13)
@@ -202,7 +166,7 @@ def test_takes_a_table(arm: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", ["dense", "convolutional"])
 def test_takes_an_image_folder(network: str, tmp_path: Path) -> None:
-    config = replace(SMOKE, data=folder_of_images(tmp_path / "pictures"), samples=0, network=network)
+    config = replace(SMOKE, data=colour_folder(tmp_path / "pictures", side=9), samples=0, network=network)
     CLAIM.prepare(config)
     assert CLAIM.run("kmeans", config, 0, Notes())["accuracy"] == 1
     notes = Notes()
@@ -277,9 +241,9 @@ def test_names_what_is_missing_or_wrong(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(ThroughlineError, match=r"pretrain must be in \[0, epochs\), got 4 of 4"):
         CLAIM.prepare(replace(SMOKE, pretrain=4))
     with pytest.raises(ThroughlineError, match="network=convolutional clusters images, and this is a table"):
-        CLAIM.prepare(replace(SMOKE, data=table(tmp_path), network="convolutional"))
+        CLAIM.prepare(replace(SMOKE, data=wine_table(tmp_path), network="convolutional"))
     with pytest.raises(DataError, match=r"13467 features a row, and the most .* is 12288; give --size 32"):
-        CLAIM.prepare(replace(SMOKE, data=folder_of_images(tmp_path / "pictures", side=67)))
+        CLAIM.prepare(replace(SMOKE, data=colour_folder(tmp_path / "pictures", side=67)))
     with pytest.raises(DataError, match="10 clusters need at least as many samples, got 5"):
         CLAIM.prepare(replace(SMOKE, samples=5))
     file = tmp_path / "numbers.csv"

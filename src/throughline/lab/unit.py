@@ -69,7 +69,7 @@ class Recorder:
         if numbers:
             self.points.append((step, numbers))
         if time.monotonic() - self.sent >= INTERVAL:
-            self.flush((step + 1) / of if of else None)
+            self.flush(min(1.0, (step + 1) / of) if of else None)
 
     def keep(self, **arrays: Any) -> None:
         for name, array in arrays.items():
