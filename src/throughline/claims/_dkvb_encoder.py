@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims._backbones import headless
 from throughline.claims._dkvb_cache import kept
-from throughline.claims._g_acil_data import _encoder
 from throughline.claims.groco import affine_view
 from throughline.data import entries, omniglot
 from throughline.lab import require
@@ -101,7 +101,7 @@ def pretrained(name: str) -> tuple[nn.Module, Callable[[Any], Tensor]]:
         processor = transformers.AutoImageProcessor.from_pretrained(model_name)
         pooled = _Pooled(transformers.AutoModel.from_pretrained(model_name))
         return pooled.eval().requires_grad_(False), lambda image: processor(image, return_tensors="pt").pixel_values[0]
-    model = _encoder(name)
+    model = headless(name)
     if colon:
         weights = require("torchvision.models", extra="paper").get_model_weights(model_name)
         return model, weights.DEFAULT.transforms()

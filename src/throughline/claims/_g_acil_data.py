@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from throughline.claims._backbones import headless
 from throughline.data import DataError, Source, digits, mnist, standardize, stratified_split
 from throughline.errors import ThroughlineError
 from throughline.lab import require
@@ -16,7 +17,6 @@ __all__ = ["Config", "Split", "check", "load"]
 
 MOST_FEATURES = 5_000  # of raw data: one m × m matrix of streaming LDA is then 200 MB
 CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the backbones were trained
-HEADS = ("fc", "classifier", "heads", "head")  # where torchvision's models keep their last layer
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check(config: Config) -> None:
             raise ThroughlineError('dataset=cifar100 needs a backbone; for example --set backbone="resnet18"')
         load(config, 0)
         return
-    _encoder(config.backbone)
+    headless(config.backbone)
     _pictures(config)
 
 
@@ -92,7 +92,7 @@ def _check_width(width: int, source: Source) -> None:
 
 
 def _encoded(config: Config, seed: int) -> Split:
-    encoder = _encoder(config.backbone).to(config.device)
+    encoder = headless(config.backbone).to(config.device)
     parts = [part for pictures in _pictures(config) for part in _features(encoder, pictures, config)]
     return Split(*parts) if len(parts) == 4 else _split(parts[0], parts[1], config, seed)
 
@@ -122,19 +122,6 @@ def _pictures(config: Config) -> tuple[Any, ...]:
 
     root = Path(pooch.os_cache("throughline")) / "torchvision"
     return tuple(datasets.CIFAR100(root, train=train, transform=transform, download=True) for train in (True, False))
-
-
-def _encoder(name: str) -> nn.Module:
-    """A pretrained backbone without its last layer, frozen and in evaluation mode."""
-    source, colon, model_name = name.partition(":")
-    model: nn.Module
-    if colon and source == "torchvision":
-        model = require("torchvision.models", extra="paper").get_model(model_name, weights="DEFAULT")
-        head = next(head for head in HEADS if hasattr(model, head))
-        setattr(model, head, nn.Identity())
-    else:
-        model = require("timm", extra="paper").create_model(name, pretrained=True, num_classes=0)
-    return model.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
