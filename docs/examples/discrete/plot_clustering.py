@@ -27,7 +27,8 @@ points = torch.stack([angles.cos(), angles.sin()], -1)
 
 def walk(normalized, steps=40):
     layer = KMeansLayer(2, 3)
-    layer.set_centers_(torch.tensor([[0.3, 1.0], [-1.0, -0.1], [0.5, -1.0]]))
+    starts = torch.tensor([0.3, 2.2, 4.2]) + 0.75
+    layer.set_centers_(torch.stack([starts.cos(), starts.sin()], -1))
     path = [layer.centers.detach()]
     optimizer = torch.optim.Adadelta(layer.parameters())
     for _ in range(steps):
