@@ -57,8 +57,8 @@ for name, normalized, style in (("rows of one length", True, "-"), ("gradient as
     apart = (walk(normalized) * best).sum(-1).clamp(-1, 1).arccos()
     for size, color, line in zip((900, 80, 20), ("#e0692f", "#2f7fd6", "#2a9d62"), apart.T, strict=True):
         right.plot(line, style, color=color, label=f"{name}, {size} samples")
-right.set(xlabel="step", ylabel="angle to the group's mean direction")
-right.legend()
+right.set(xlabel="step", ylabel="angle to the mean direction of the group", ylim=(0, 1.3))
+right.legend(ncols=2, fontsize="small")
 
 # %%
 # An autoencoder of the digits, sixty epochs of which 45 only reconstruct; no label is used. Above: the ten centres,
