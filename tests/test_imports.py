@@ -61,7 +61,7 @@ def test_importing_leaves_the_global_random_state_alone() -> None:
     below = [name for name in MODULES if name.split(".")[1] in ("core", "data", "lab", "claims", *throughline.AREAS)]
     code = f"""
 import importlib, pickle, random
-import numpy, torch
+import numpy, sklearn.preprocessing, torch  # scikit-learn's loads rich, which draws ids of its styles
 def state():
     return pickle.dumps((random.getstate(), numpy.random.get_state())), torch.get_rng_state().tolist()
 def settings():

@@ -146,6 +146,12 @@ def test_pictures_are_those_of_the_clusters() -> None:
         assert (pixels == picture).all(1).any()
 
 
+def test_the_typical_sample_is_the_nearest_one() -> None:
+    kept, pixels = run("kmeans")[1].arrays, load(SMOKE, 0).flat.numpy()
+    apart = cdist(kept["pictures"].reshape(10, -1), pixels)
+    np.testing.assert_array_equal(kept["typical"].reshape(10, -1), pixels[apart.argmin(1)])
+
+
 # ---- data ----
 
 

@@ -27,7 +27,8 @@ points = torch.stack([angles.cos(), angles.sin()], -1)
 
 def walk(normalized, steps=40):
     layer = KMeansLayer(2, 3)
-    layer.set_centers_(torch.tensor([[0.3, 1.0], [-1.0, -0.1], [0.5, -1.0]]))
+    starts = torch.tensor([0.3, 2.2, 4.2]) + 0.75
+    layer.set_centers_(torch.stack([starts.cos(), starts.sin()], -1))
     path = [layer.centers.detach()]
     optimizer = torch.optim.Adadelta(layer.parameters())
     for _ in range(steps):
@@ -56,8 +57,8 @@ for name, normalized, style in (("rows of one length", True, "-"), ("gradient as
     apart = (walk(normalized) * best).sum(-1).clamp(-1, 1).arccos()
     for size, color, line in zip((900, 80, 20), ("#e0692f", "#2f7fd6", "#2a9d62"), apart.T, strict=True):
         right.plot(line, style, color=color, label=f"{name}, {size} samples")
-right.set(xlabel="step", ylabel="angle to the group's mean direction")
-right.legend()
+right.set(xlabel="step", ylabel="angle to the mean direction of the group", ylim=(0, 1.3))
+right.legend(ncols=2, fontsize="small")
 
 # %%
 # An autoencoder of the digits, sixty epochs of which 45 only reconstruct; no label is used. Above: the ten centres,

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, arm_color, draw_bands, subplots
+from throughline.lab.plots import BASELINE, PALETTE, arm_color, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,14 +81,14 @@ def latents(results: Results) -> "Figure | None":
 def inertia(results: Results) -> "Figure | None":
     """Inertia by passes over the data: the layer, mini-batch k-means, and Lloyd's algorithm."""
     figure, axis = subplots()
-    draw_bands(axis, results, "inertia", [arm for arm in ("minibatch_kmeans", "tell_layer") if arm in results.arms])
+    for arm in (arm for arm in ("minibatch_kmeans", "tell_layer") if arm in results.arms):
+        curves = [values for _, values in results.curve("inertia", arm).values()]
+        if curves:
+            passes, color = np.arange(1, len(curves[0]) + 1), arm_color(results, arm)
+            axis.plot(passes, np.mean(curves, 0), color=color, label=arm.replace("_", " "))
+            axis.fill_between(passes, np.min(curves, 0), np.max(curves, 0), color=color, alpha=0.18, linewidth=0)
     if not axis.lines:
         return None
-    for line in axis.lines:
-        line.set_xdata(np.asarray(line.get_xdata()) + 1)
-    for band in axis.collections:
-        for path in band.get_paths():
-            path.vertices = path.vertices + np.array([1.0, 0.0])
     for number, seed in enumerate(results.seeds):
         course = results.kept("tell_layer", seed).get("lloyd") if "tell_layer" in results.arms else None
         if course is not None:
