@@ -19,7 +19,7 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
-	MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
 	$(BIN)/python -m benchmarks $(if $(filter command line environment,$(origin PAPER)),$(PAPER))

@@ -44,8 +44,8 @@ class KeyValueBottleneck(nn.Module):
     Attributes:
         values: ``(C, K, d_v)``, zero at first: no opinion. The only parameter.
         keys, key_sum, key_count: ``(C, K, d_k)`` twice and ``(C, K)``, the state of the moving averages.
-        usage: ``(C, K)``, how often a pair was fetched in training mode.
-        initialized: whether there are keys; where they are set by hand, set it too.
+        usage, initialized: ``(C, K)``, how often a pair was fetched in training mode; and whether there are keys, which
+            is to be set where they are set by hand.
 
     Raises:
         ValueError: an argument is out of range.

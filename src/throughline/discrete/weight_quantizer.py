@@ -22,7 +22,7 @@ class WeightQuantizer(ModelQuantizer):
     """Quantized distillation: a model computes with weights of a few bits and learns in full precision (algorithm 1).
 
     Inside ``with quantizer:`` the selected parameters of ``model`` hold their quantised values, and gradients are those
-    at these values. After it the full-precision values are back, bit for bit, and the optimizer moves them:
+    at these values. After it the full-precision values are back, bit for bit, and the optimizer moves them::
 
         with quantizer:
             distillation_loss(student(x), teacher(x), y).backward()
@@ -77,7 +77,7 @@ class PointQuantizer(ModelQuantizer, nn.Module):
 
     Inside ``with quantizer:`` the selected parameters of ``model`` hold their quantised values. On leaving, the full
     precision is back, the gradients of the selected parameters have become gradients of the points (added to what is
-    there), and are cleared. One vector of points for each selected parameter is all that `parameters` yields:
+    there), and are cleared. One vector of points for each selected parameter is all that `parameters` yields::
 
         optimizer = torch.optim.Adam(quantizer.parameters(), lr=1e-3)
         with quantizer:
