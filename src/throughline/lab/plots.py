@@ -19,6 +19,7 @@ __all__ = ["arm_color", "curve_bands", "draw_bands", "paired_dots", "subplots"]
 
 BASELINE = "#8a8f98"  # a grey that reads on white and on black
 PALETTE = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6")
+FEW = 5  # curves that leave room for their names
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -91,7 +92,9 @@ def curve_bands(
     draw_bands(axis, results, name, arms)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(label or name.replace("_", " "))
-    if axis.lines:
+    if len(axis.lines) > FEW:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the curves, where so many would hide them
+    elif axis.lines:
         axis.legend()
     return figure
 
