@@ -2,6 +2,7 @@
 quantised values in and take them out again, write them for good, and count bytes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -28,7 +29,7 @@ class CompressedSize(NamedTuple):
     ratio: float  # full_bytes / bytes
 
 
-class ModelQuantizer:
+class ModelQuantizer(ABC):
     """The part of a quantiser that does not depend on where its levels come from."""
 
     _owner: tuple[nn.Module]  # in a tuple, where an nn.Module does not take it for a part of itself
@@ -68,12 +69,13 @@ class ModelQuantizer:
         """Whether `finalize` has been called."""
         return self._final is not None
 
+    @abstractmethod
     def _grid(self, place: int) -> int | Tensor:
         """Number of levels, or the points, of the selected parameter number ``place``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _quantized(self, place: int, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        """``weight``, the selected parameter number ``place``, at its levels."""
 
     def __enter__(self) -> Self:
         if self.finalized:
