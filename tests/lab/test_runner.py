@@ -27,7 +27,8 @@ ARMS = ("plain", "shifted")
 def start(
     root: Path, config: Config, *, seeds: tuple[int, ...] = (0, 1), arms: tuple[str, ...] = ARMS, **options: Any
 ) -> tuple[Run, bool]:
-    manifest = plan(Toy(), "laptop", config, arms, seeds, threads=1, command="throughline run groco")
+    command = f"throughline run groco --seeds {','.join(map(str, seeds))}"
+    manifest = plan(Toy(), "laptop", config, arms, seeds, threads=1, command=command)
     return open_run(root, manifest, **options)
 
 
@@ -123,6 +124,16 @@ def test_a_finished_run_is_not_resumed_unless_asked(tmp_path: Path) -> None:
     again, resumed = start(tmp_path, Config(), seeds=(0, 3), resume=True)
     assert resumed
     assert again.manifest["seeds"] == [0, 3]
+    assert again.manifest["command"] == "throughline run groco --seeds 0,3"
+
+
+def test_the_command_of_a_widened_run_repeats_all_of_it(tmp_path: Path) -> None:
+    start(tmp_path, Config(), seeds=(0, 1))
+    narrower, _ = start(tmp_path, Config(), seeds=(1,))
+    assert narrower.manifest["command"] == "throughline run groco --seeds 0,1"
+    other, _ = start(tmp_path, Config(), seeds=(5,))
+    assert other.manifest["seeds"] == [0, 1, 5]
+    assert other.manifest["command"] == f"throughline run --like {other.folder}/run.json"
 
 
 def test_another_configuration_is_another_run(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def open_run(
                 warn(f"{error}; ignored")
                 continue
             if run.manifest.get("key") == manifest["key"] and (resume or run.unfinished()) and not _busy(run):
-                run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]))
+                run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]), manifest["command"])
                 return run, True
         if resume:
             what = f"no run of this exact configuration of {manifest['paper']} in {root}"

@@ -114,10 +114,15 @@ class Run:
         """The units without a stored result."""
         return tuple(unit for unit in self.units if not self.file(unit, "json").exists())
 
-    def ask(self, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Widen what the run was asked for; nothing that it has is dropped."""
+    def ask(self, arms: tuple[str, ...], seeds: tuple[int, ...], command: str) -> None:
+        """Widen what the run was asked for; nothing that it has is dropped, and its command repeats all of it."""
+        before = self.units
         for key, wanted in (("arms", arms), ("seeds", seeds)):
             self.manifest[key] = [*self.manifest[key], *(v for v in wanted if v not in self.manifest[key])]
+        if set(self.units) == {Unit(arm, seed) for arm in arms for seed in seeds}:
+            self.manifest["command"] = command
+        elif set(self.units) > set(before):  # neither command asks for everything
+            self.manifest["command"] = f"throughline run --like {self.folder / 'run.json'}"
         write_atomically(self.folder / "run.json", _dump(self.manifest))
 
 
