@@ -49,7 +49,7 @@ add_module_names = False
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
-    "subsection_order": [f"examples/{area}" for area in ("sensing", "discrete", "continual", "core")],
+    "subsection_order": [f"examples/{area}" for area in ("sensing", "discrete", "search", "continual", "core")],
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("throughline",),
     "filename_pattern": r"plot_",

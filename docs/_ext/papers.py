@@ -15,6 +15,7 @@ from typing import Any
 
 import throughline
 from throughline.catalog import Paper, areas, papers, public_names
+from throughline.data.source import KINDS
 from throughline.lab.claim import Claim, find_claim
 
 PACKAGE = Path(throughline.__file__).parent
@@ -221,9 +222,8 @@ def _experiment(claim: Claim) -> Iterator[str]:
     if claim.notes:
         yield f"**What to know.** {_prose(' '.join(claim.notes.split()))}"
     if claim.accepts:
-        names = {"table": "your table", "images": "your image folder", "planar": "your file of planar points"}
-        kinds = " or ".join(names[kind] for kind in claim.accepts)
-        yield f"`--data` puts {kinds} under this claim: [your own data](../../own-data.md)."
+        kinds = " or ".join(KINDS[kind] for kind in claim.accepts)
+        yield f"`--data` puts {kinds} of yours under this claim: [your own data](../../own-data.md)."
 
 
 def _metrics(metrics: dict[str, dict[str, list[float | None]]]) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from throughline.data import DataError, Source
+from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim, find_claim, override, restore
@@ -195,10 +196,8 @@ def _source(claim: Claim, request: Request) -> Source:
     if not claim.accepts:
         raise ThroughlineError(f"--data: {claim.paper} does not run on data of your own")
     source = Source.of(str(request.data), request.target, request.size)
-    files = {"table": ("table", "planar"), "images": ("images",)}[source.kind]  # how such a path can be read
-    if not set(files) & set(claim.accepts):
-        names = {"table": "a table", "images": "an image folder", "planar": "a file of planar points"}
-        wanted = " or ".join(names[kind] for kind in claim.accepts)
+    if not set(source.kinds) & set(claim.accepts):
+        wanted = " or ".join(KINDS[kind] for kind in claim.accepts)
         raise DataError(f"{source.path}: {claim.paper} wants {wanted}, this is {source.kind}")
     return source
 

@@ -42,6 +42,38 @@ def test_an_image_folder(folder: Path) -> None:
     assert Source.of(str(folder)).images().images.shape == (2, 3, 5, 5)
 
 
+def test_a_text(tmp_path: Path) -> None:
+    (tmp_path / "play.txt").write_text("\ufeffTo be, or not to bé", encoding="utf-8")
+    source = Source.of(tmp_path / "play.txt")
+    assert source.kinds == ("table", "planar", "text")
+    assert source.text() == "To be, or not to bé"
+    (tmp_path / "play.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"play\.txt: not UTF-8 text .*byte 3"):
+        source.text()
+    (tmp_path / "play.txt").write_text(" \n")
+    with pytest.raises(DataError, match=r"play\.txt: the file is empty"):
+        source.text()
+
+
+def test_a_folder_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("x1,y\n0,1\n")
+    (tmp_path / "a.tsv").write_text("x1\ty\n0.5\t2\n1\t3\n")
+    (tmp_path / ".hidden.csv").write_text("not,counted\n1,2\n")
+    source = Source.of(tmp_path)
+    assert source.kinds == ("images", "tables")
+    tables = source.tables()
+    assert list(tables) == ["a", "b"]
+    assert tables["a"]["y"].tolist() == [2, 3]
+    (tmp_path / "b.tsv").write_text("x1\ty\n0.5\t2\n")
+    with pytest.raises(DataError, match="two tables are named b; rename one"):
+        source.tables()
+
+
+def test_a_folder_without_tables(folder: Path) -> None:
+    with pytest.raises(DataError, match="no table in this folder"):
+        Source.of(folder).tables()
+
+
 def test_a_registry_key(register, mirror: Path) -> None:
     entry = register("sets/one.csv", b"a,label\n1,0\n2,1\n")
     source = Source.of("sets/one.csv")

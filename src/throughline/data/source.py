@@ -1,4 +1,4 @@
-"""What a user puts under a claim: a table or an image folder, with a digest of its content."""
+"""What a user puts under a claim: a table, a text, a folder of images or of tables, with a digest of its content."""
 
 import hashlib
 import os
@@ -7,14 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from throughline.data.download import DataError, resolve, sha256
-from throughline.data.frames import TABLE_FILES
+from throughline.data.frames import TABLE_FILES, read_frame
 from throughline.data.tables import Table, read_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
 
-__all__ = ["Source"]
+__all__ = ["KINDS", "Kind", "Source"]
+
+Kind = Literal["table", "planar", "text", "images", "tables"]  # what a path can be read as
+KINDS: dict[Kind, str] = {
+    "table": "a table",
+    "planar": "a file of planar points",
+    "text": "a text file",
+    "images": "an image folder",
+    "tables": "a folder of tables",
+}
 
 
 @dataclass(frozen=True)
@@ -31,16 +42,14 @@ class Source:
         """Return the source of a file, a folder or a registry key.
 
         Raises:
-            DataError: there is none, it is neither a table nor a folder, or ``target`` or ``size`` does not fit it.
+            DataError: there is none, it is neither table, text nor folder, or ``target`` or ``size`` does not fit it.
         """
         place = resolve(path)
         folder = place.is_dir()
         if not folder and place.suffix.lower() not in TABLE_FILES:
             raise DataError(f"{place}: neither a table ({', '.join(TABLE_FILES)}) nor an image folder; give either")
         if folder and target is not None:
-            raise DataError(
-                f"{place}: a target column ({target!r}) is for tables, and this is an image folder; leave it out"
-            )
+            raise DataError(f"{place}: a target column ({target!r}) is for tables, and this is a folder; leave it out")
         if not folder and size is not None:
             raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a table; leave it out")
         if size is not None and size < 1:
@@ -51,12 +60,41 @@ class Source:
 
     @property
     def kind(self) -> Literal["table", "images"]:
-        """What it holds: "images" for a folder, "table" for a file or a registry key."""
+        """What it holds at first sight: "images" for a folder, "table" for a file or a registry key."""
         return "images" if Path(self.path).is_dir() else "table"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All that it can be read as; whether the content agrees, its reader says."""
+        if self.kind == "images":
+            return ("images", "tables")
+        return ("table", "planar", "text") if Path(self.path).suffix.lower() == ".txt" else ("table", "planar")
 
     def table(self) -> Table:
         """Read the table; `throughline.data.read_table` says how."""
         return read_table(self.path, self.target)
+
+    def text(self) -> str:
+        """Read the whole text, which must be UTF-8 and not empty."""
+        try:
+            content = resolve(self.path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            where = f"({error.reason} at byte {error.start})"
+            raise DataError(f"{self.path}: not UTF-8 text {where}; save it as UTF-8") from error
+        if not content.strip():
+            raise DataError(f"{self.path}: the file is empty; give one with text")
+        return content
+
+    def tables(self) -> "dict[str, pd.DataFrame]":
+        """Read every table that lies in the folder, by file name without suffix, in their order."""
+        files = sorted(f for f in Path(self.path).iterdir() if f.suffix.lower() in TABLE_FILES and f.name[0] != ".")
+        if not files:
+            raise DataError(f"{self.path}: no table in this folder ({', '.join(TABLE_FILES)}); give one with some")
+        names = [file.stem for file in files]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{self.path}: two tables are named {twice}; rename one")
+        return {file.stem: read_frame(file) for file in files}
 
     def planar(self) -> "PlanarBatch":
         """Read a file of planar instances; `throughline.data.read_planar` says how."""

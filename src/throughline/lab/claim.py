@@ -6,11 +6,12 @@ import inspect
 import json
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from throughline.catalog import paper
+from throughline.data.source import Kind
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Check
 
@@ -52,7 +53,7 @@ class Claim:
     context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
     checks: ClassVar[tuple[Check, ...]]
     scales: ClassVar[Mapping[str, Any]]  # a frozen dataclass for each of smoke, laptop and paper
-    accepts: ClassVar[tuple[Literal["table", "images", "planar"], ...]] = ()  # the kinds of --data that it can run on
+    accepts: ClassVar[tuple[Kind, ...]] = ()  # the kinds of --data that it can run on
     quotes: ClassVar[tuple[Quote, ...]] = ()
     notes: ClassVar[str] = ""
 

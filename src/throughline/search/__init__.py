@@ -1,0 +1,1 @@
+"""Architectures and hyperparameters found by gradient, or from experience."""
