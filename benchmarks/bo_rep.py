@@ -1,0 +1,167 @@
+"""Hypergradients beside torchopt, higher and betty: the same problem, the same iterations."""
+
+import importlib.util
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import higher
+import torch
+import torchopt
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn.functional import cross_entropy
+
+from benchmarks.harness import Case
+from throughline.core.bilevel import hypergradient
+
+Calls = dict[str, Callable[[], Any]]
+
+
+class Problem:
+    """A classifier 784-300-300-10 whose weights pay a penalty, one learned coefficient a tensor, on 256 samples."""
+
+    def __init__(self, batch: int = 256) -> None:
+        torch.manual_seed(0)
+        widths = (784, 300, 300, 10)
+        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.Tanh())]
+        self.model = nn.Sequential(*layers[:-1])
+        self.x = {name: torch.tensor(1.0, requires_grad=True) for name, _ in self.model.named_parameters()}
+        self.y = dict(self.model.named_parameters())
+        self.train, self.valid = (
+            (torch.rand(batch, 784), torch.randint(10, (batch,))),
+            (
+                torch.rand(batch, 784),
+                torch.randint(10, (batch,)),
+            ),
+        )
+
+    def outer(self, x: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
+        return cross_entropy(functional_call(self.model, y, (self.valid[0],)), self.valid[1])
+
+    def inner(self, x: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
+        penalty = sum(x[name].exp() * p.square().sum() for name, p in y.items()) / 2
+        return cross_entropy(functional_call(self.model, y, (self.train[0],)), self.train[1]) + penalty
+
+    def agree(self, ours: Callable[[], Any], peer: Callable[[], Any], rtol: float = 1e-3) -> Callable[[], None]:
+        def check() -> None:
+            theirs = peer()
+            theirs = theirs if isinstance(theirs, dict) else dict(zip(self.x, theirs, strict=True))
+            torch.testing.assert_close(ours(), theirs, rtol=rtol, atol=1e-6)
+
+        return check
+
+
+def conjugate(steps: int = 10) -> Calls:
+    p = Problem()
+    ours = partial(hypergradient, p.outer, p.inner, p.x, p.y, method="cg", steps=steps, tol=1e-12)
+    solve = torchopt.linear_solve.solve_cg(maxiter=steps, rtol=1e-12, atol=0.0)
+    names, coefficients, weights = tuple(p.x), tuple(p.x.values()), tuple(p.y.values())
+
+    def named(values: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(names, values, strict=True))
+
+    def optimality(y: tuple[Tensor, ...], x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(grad(p.inner, argnums=1)(named(x), named(y)).values())
+
+    optimum = torchopt.diff.implicit.custom_root(optimality, argnums=1, solve=solve)(lambda y, x: y)
+
+    def peer() -> tuple[Tensor, ...]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.autograd.grad(p.outer(p.x, named(optimum(weights, coefficients))), coefficients)
+
+    return {"ours": ours, "peer": peer, "agree": p.agree(ours, peer)}
+
+
+def betty(method: str, **options: Any) -> Calls:
+
+    p = Problem()
+    names = {"cg": "cg", "neumann": "neumann", "finite_difference": "darts"}
+    config = SimpleNamespace(cg_iterations=10, cg_alpha=1.0, neumann_iterations=20, neumann_alpha=0.1, darts_alpha=1e-2)
+    weights, coefficients = list(p.y.values()), list(p.x.values())
+    current = SimpleNamespace(
+        paths=[],
+        config=config,
+        cur_batch=None,
+        training_step_exec=lambda batch: p.inner(p.x, p.y),
+        trainable_parameters=lambda: weights,
+        parameters=lambda: weights,
+    )
+    outer = SimpleNamespace(trainable_parameters=lambda: coefficients)
+
+    def peer() -> list[Tensor]:
+        function = getattr(importlib.import_module(f"betty.hypergradient.{names[method]}"), names[method])
+        if method == "finite_difference":  # the virtual step y' = y − lr ∇_y g, as DARTS takes it
+            lr = options["lr"]
+            step = torch.autograd.grad(p.inner(p.x, p.y), weights)
+            moved = {
+                name: (w - lr * s).detach().requires_grad_() for (name, w), s in zip(p.y.items(), step, strict=True)
+            }
+            vector = torch.autograd.grad(p.outer(p.x, moved), list(moved.values()))
+            before = [w.detach().clone() for w in weights]
+            difference = function(vector, current, outer)
+            with torch.no_grad():
+                for w, b in zip(weights, before, strict=True):  # betty leaves the weights displaced
+                    w.copy_(b)
+            return [lr * d for d in difference]
+        vector = torch.autograd.grad(p.outer(p.x, p.y), weights)
+        return list(function(vector, current, outer))
+
+    ours = partial(hypergradient, p.outer, p.inner, p.x, p.y, method=method, **options)  # type: ignore[arg-type]
+    return {"ours": ours, "peer": peer, "agree": p.agree(ours, peer, 1e-2)}
+
+
+def unrolled(steps: int, checkpoint: bool) -> Calls:
+    p = Problem()
+    ours = partial(
+        hypergradient, p.outer, p.inner, p.x, p.y, method="unrolled", steps=steps, lr=0.1, checkpoint=checkpoint
+    )
+    optimizer = torch.optim.SGD(p.model.parameters(), lr=0.1)
+
+    def peer() -> tuple[Tensor, ...]:
+        with higher.innerloop_ctx(p.model, optimizer, copy_initial_weights=True) as (model, descent):
+            for _ in range(steps):
+                penalty = sum(p.x[n].exp() * w.square().sum() for n, w in model.named_parameters()) / 2
+                descent.step(cross_entropy(model(p.train[0]), p.train[1]) + penalty)
+            return torch.autograd.grad(cross_entropy(model(p.valid[0]), p.valid[1]), list(p.x.values()))
+
+    return {"ours": ours, "peer": peer, "agree": p.agree(ours, peer)}
+
+
+CASES = [
+    Case(
+        "hypergradient by 10 conjugate gradient steps, MLP 784-300-300-10, batch 256",
+        conjugate,
+        bar=1.0,
+        peer="torchopt 0.7.3",
+    ),
+    Case(
+        "hypergradient through 20 unrolled steps, same MLP", partial(unrolled, 20, False), bar=0.8, peer="higher 0.2.1"
+    ),
+    Case("the same, recomputing each step", partial(unrolled, 20, True), bar=2.0, peer="higher 0.2.1"),
+]
+if importlib.util.find_spec("betty") is not None:  # its metadata are refused by today's installers: by hand, if at all
+    CASES += [
+        Case(
+            "hypergradient by 10 conjugate gradient steps",
+            partial(betty, "cg", tol=1e-12),
+            bar=1.0,
+            peer="betty-ml 0.1.1",
+        ),
+        Case(
+            "hypergradient by a Neumann series of 20",
+            partial(betty, "neumann", steps=20, lr=0.1),
+            bar=1.0,
+            peer="betty-ml 0.1.1",
+        ),
+        Case(
+            "hypergradient by finite differences",
+            partial(betty, "finite_difference", lr=0.1),
+            bar=1.0,
+            peer="betty-ml 0.1.1",
+        ),
+    ]
