@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
+
+from throughline.core._derivatives import gradients, second_derivatives, slope
+from throughline.core._trees import Tree, add_scaled, check_like, leaves_of
 
 __all__ = ["BOREP", "BilevelStep"]
 
-PyTree = Any  # a tensor, or nested dicts, lists and tuples of tensors
 Batch = Any  # whatever the iterators yield and the losses take
-Loss = Callable[[PyTree, PyTree, Batch], Tensor]
+Loss = Callable[[Tree, Tree, Batch], Tensor]
 
 EPSILON = 1e-10  # beside the norm of the momentum, as in the paper
 TREES = ("upper", "lower", "adjoint", "momentum_buffer")  # of a state_dict
@@ -65,7 +67,7 @@ class BOREP:
         normalize: divide the momentum by its norm.
 
     Raises:
-        TypeError: a parameter or a loss is no floating point tensor, or what yields batches is no iterator.
+        TypeError: a parameter is no floating point tensor, a loss no tensor, or what yields batches no iterator.
         ValueError: a number is out of range, a tree is empty, x and y share a tensor, a loss is not 0-d or does not
             depend on y, or the batches have run out.
         FloatingPointError: the hypergradient is not finite. Parameters and state are then as they were before the step.
@@ -87,8 +89,8 @@ class BOREP:
         self,
         upper_loss: Loss,
         lower_loss: Loss,
-        upper_params: PyTree,
-        lower_params: PyTree,
+        upper_params: Tree,
+        lower_params: Tree,
         *,
         lr: float = 1e-2,
         lower_lr: float = 1e-3,
@@ -109,15 +111,14 @@ class BOREP:
         self.upper, self.lower = upper_params, lower_params
         self.lr, self.lower_lr, self.adjoint_lr, self.momentum = lr, lower_lr, adjoint_lr, momentum
         self.period, self.lower_steps, self.normalize = period, lower_steps, normalize
-        self._x, self._x_spec = _leaves("upper_params", upper_params)
-        self._y, self._y_spec = _leaves("lower_params", lower_params)
-        if len({id(p) for p in (*self._x, *self._y)}) < len(self._x) + len(self._y):
+        leaves = [*leaves_of(upper_params, "upper_params"), *leaves_of(lower_params, "lower_params")]
+        if len(set(map(id, leaves))) < len(leaves):
             raise ValueError("upper_params and lower_params must hold every tensor once, got one twice")
-        self._z = [torch.zeros_like(p, requires_grad=False) for p in self._y]
-        self._m = [torch.zeros_like(p, requires_grad=False) for p in self._x]
+        self.adjoint = tree_map(_zeros, lower_params)  # z
+        self.momentum_buffer = tree_map(_zeros, upper_params)  # m
         self.iteration = 0  # steps taken
 
-    @torch.enable_grad()
+    @torch.no_grad()
     def refine(self, lower_batches: Iterator[Batch], *, steps: int = 100, epochs: int = 1) -> None:
         """Solve the lower level at the present x by epochs of SGD, the initialisation of the paper.
 
@@ -135,21 +136,20 @@ class BOREP:
         """
         _check_count("steps", steps)
         _check_count("epochs", epochs)
-        y = [p.detach() for p in self._y]
+        y = self.lower
         for epoch in range(epochs):
-            mean = [torch.zeros_like(p, dtype=_wide(p)) for p in y]
+            mean = tree_map(lambda p: torch.zeros_like(p, dtype=_wide(p), requires_grad=False), y)
             for count in range(1, steps * 2**epoch + 1):
                 y = self._descend(y, lower_batches, self.lower_lr / 2**epoch)
-                for average, p in zip(mean, y, strict=True):
-                    average.lerp_(p.to(average.dtype), 1 / count)
-            y = [average.to(p.dtype) for average, p in zip(mean, y, strict=True)]
+                tree_map(lambda a, p, share=1 / count: a.lerp_(p.to(a.dtype), share), mean, y)
+            y = tree_map(lambda a, p: a.to(p.dtype), mean, y)
         if not _norm(y).isfinite():
             raise FloatingPointError(
                 f"lower_params are not finite after refinement: lower_lr={self.lower_lr} is too large"
             )
-        _assign(self._y, y)
+        _assign(self.lower, y)
 
-    @torch.enable_grad()
+    @torch.no_grad()
     def step(self, upper_batches: Iterator[Batch], lower_batches: Iterator[Batch]) -> BilevelStep:
         """Take one step, and return what was seen on the way.
 
@@ -158,46 +158,33 @@ class BOREP:
             lower_batches: the same for ``lower_loss``; ``lower_steps`` are drawn where an update of y is due, and one.
                 Drawn before the upper batch, so that one iterator can serve both.
         """
-        y = [p.detach() for p in self._y]
+        y = self.lower
         if self.iteration % self.period == 0:
             for _ in range(self.lower_steps):
                 y = self._descend(y, lower_batches, self.lower_lr)
-        lower_batch, upper_batch = _draw("lower_batches", lower_batches), _draw("upper_batches", upper_batches)
+        lower = _On(self.lower_loss, _draw("lower_batches", lower_batches))
+        upper = _On(self.upper_loss, _draw("upper_batches", upper_batches))
 
-        x, y = ([p.detach().requires_grad_() for p in side] for side in (self._x, y))
-        upper = self._loss("upper_loss", x, y, upper_batch)
-        found = _gradients(upper, [*x, *y])
-        upper_x, upper_y = _filled(found[: len(x)], x), _inner("upper_loss", found[len(x) :], y)
+        upper_x, upper_y = gradients(upper, self.upper, y, "upper_loss")
         with _twice_differentiable(y):
-            lower = self._loss("lower_loss", x, y, lower_batch)
-            lower_y = _inner("lower_loss", _gradients(lower, y, create_graph=True), y)
-            curved = _product(lower_y, y, self._z, retain_graph=True)
-            z = [a - self.adjoint_lr * (h - v) for a, h, v in zip(self._z, curved, upper_y, strict=True)]
-            mixed = _product(lower_y, x, z)
-        hypergradient = [g - h for g, h in zip(upper_x, mixed, strict=True)]
+            curvature, mixed = second_derivatives(lower, self.upper, y, "lower_loss")
+            residual = tree_map(torch.sub, curvature(self.adjoint), upper_y)
+            z = add_scaled(self.adjoint, -self.adjoint_lr, residual)
+            hypergradient = tree_map(torch.sub, upper_x, mixed(z))
         size = _norm(hypergradient)
         if not size.isfinite():  # the one wait for the device
             raise FloatingPointError(
                 f"the hypergradient is not finite at step {self.iteration}; parameters and state are as before it"
             )
-        m = [self.momentum * a + (1 - self.momentum) * h for a, h in zip(self._m, hypergradient, strict=True)]
+        old, new = self.momentum, 1 - self.momentum
+        m = tree_map(lambda a, h: old * a + new * h, self.momentum_buffer, hypergradient)
         length = _norm(m)
         scale = self.lr / (length + EPSILON) if self.normalize else self.lr
-        _assign(self._x, [p.detach() - scale * a for p, a in zip(x, m, strict=True)])
-        _assign(self._y, y)
-        self._z, self._m = z, m
+        tree_map(lambda p, a: p.sub_(scale * a), self.upper, m)
+        _assign(self.lower, y)
+        self.adjoint, self.momentum_buffer = z, m
         self.iteration += 1
-        return BilevelStep(upper.detach(), lower.detach(), size, length)
-
-    @property
-    def adjoint(self) -> PyTree:
-        """z, in the structure of ``lower_params``; zero at first."""
-        return tree_unflatten(self._z, self._y_spec)
-
-    @property
-    def momentum_buffer(self) -> PyTree:
-        """m, in the structure of ``upper_params``; zero at first."""
-        return tree_unflatten(self._m, self._x_spec)
+        return BilevelStep(upper.value, lower.value, size, length)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as copies: both parameter trees, the adjoint, the momentum, the step."""
@@ -212,63 +199,35 @@ class BOREP:
         """
         if missing := [name for name in (*TREES, "iteration") if name not in state]:
             raise ValueError(f"state must be what state_dict returns, got one without {', '.join(missing)}")
-        own = dict(zip(TREES, (self._x, self._y, self._z, self._m), strict=True))
-        specs = dict(zip(TREES, (self._x_spec, self._y_spec) * 2, strict=True))
-        stored = {}
-        for name, leaves in own.items():
-            stored[name], spec = _leaves(f"state[{name!r}]", state[name])
-            shapes = [[tuple(p.shape) for p in side] for side in (leaves, stored[name])]
-            if spec != specs[name] or shapes[0] != shapes[1]:
-                raise ValueError(f"state[{name!r}] must be a tree as here, of shapes {shapes[0]}, got {shapes[1]}")
-        for name, leaves in own.items():
-            _assign(leaves, stored[name])
+        for name in TREES:
+            check_like(state[name], getattr(self, name), f"state[{name!r}]", "the parameters")
+        for name in TREES:
+            _assign(getattr(self, name), state[name])
         self.iteration = int(state["iteration"])
 
-    def _descend(self, y: list[Tensor], batches: Iterator[Batch], rate: float) -> list[Tensor]:
+    def _descend(self, y: Tree, batches: Iterator[Batch], rate: float) -> Tree:
         """One gradient step of G from y, with a fresh batch; no graph for what depends on x alone."""
-        y = [p.detach().requires_grad_() for p in y]
-        loss = self._loss("lower_loss", [p.detach() for p in self._x], y, _draw("lower_batches", batches))
-        gradient = _inner("lower_loss", _gradients(loss, y), y)
-        return [p.detach() - rate * g for p, g in zip(y, gradient, strict=True)]
-
-    def _loss(self, name: str, x: list[Tensor], y: list[Tensor], batch: Batch) -> Tensor:
-        loss = getattr(self, name)(tree_unflatten(x, self._x_spec), tree_unflatten(y, self._y_spec), batch)
-        if not isinstance(loss, Tensor) or not loss.is_floating_point():
-            kind = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
-            raise TypeError(f"{name} must return a floating point tensor, got {kind}")
-        if loss.ndim:
-            raise ValueError(f"{name} must return a scalar (0-d) tensor, got shape {tuple(loss.shape)}")
-        return loss
+        lower = _On(self.lower_loss, _draw("lower_batches", batches))
+        return add_scaled(y, -rate, slope(lower, tree_map(Tensor.detach, self.upper), y, "lower_loss"))
 
 
-def _gradients(loss: Tensor, inputs: list[Tensor], *, create_graph: bool = False) -> list[Tensor | None]:
-    if not loss.requires_grad:
-        return [None] * len(inputs)
-    return list(torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True))
+class _On:
+    """A loss of x and y on one batch, which keeps the value that it had last."""
+
+    def __init__(self, loss: Loss, batch: Batch) -> None:
+        self.loss, self.batch = loss, batch
+        self.value: Tensor
+
+    def __call__(self, x: Tree, y: Tree) -> Tensor:
+        value = self.loss(x, y, self.batch)
+        if isinstance(value, Tensor):
+            self.value = value.detach()
+        return value
 
 
-def _inner(name: str, gradient: list[Tensor | None], y: list[Tensor]) -> list[Tensor]:
-    if all(g is None for g in gradient):
-        raise ValueError(f"{name} must depend on the lower_params that it is given, and does not")
-    return _filled(gradient, y)
-
-
-def _filled(gradient: list[Tensor | None], like: list[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(p, requires_grad=False) if g is None else g for g, p in zip(gradient, like, strict=True)]
-
-
-def _product(gradient: list[Tensor], inputs: list[Tensor], vector: list[Tensor], **options: bool) -> list[Tensor]:
-    """The derivative of ⟨gradient, vector⟩ by the inputs, over the graph that the gradient has; the vector is fixed."""
-    curved = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
-    if not curved:
-        return _filled([None] * len(inputs), inputs)
-    outputs, weights = zip(*curved, strict=True)
-    return _filled(list(torch.autograd.grad(outputs, inputs, weights, allow_unused=True, **options)), inputs)
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    """One Euclidean norm over all tensors, in float32 at least, whose squares neither overflow nor vanish."""
-    wide = [p.to(_wide(p)) for p in tensors if p.numel()]
+def _norm(tree: Tree) -> Tensor:
+    """One Euclidean norm over all leaves, in float32 at least, whose squares neither overflow nor vanish."""
+    wide = [p.to(_wide(p)) for p in tree_leaves(tree) if p.numel()]
     largest = get_total_norm(wide, math.inf)
     scale = largest.clamp_min(torch.finfo(largest.dtype).tiny)
     return scale * get_total_norm([p / scale for p in wide])
@@ -278,15 +237,18 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def _zeros(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor, requires_grad=False)
+
+
 @torch.no_grad()
-def _assign(targets: list[Tensor], values: list[Tensor]) -> None:
-    for target, value in zip(targets, values, strict=True):
-        target.copy_(value)
+def _assign(target: Tree, source: Tree) -> None:
+    tree_map(lambda old, new: old.copy_(new), target, source)
 
 
-def _twice_differentiable(tensors: list[Tensor]) -> AbstractContextManager[None]:
+def _twice_differentiable(tree: Tree) -> AbstractContextManager[None]:
     """Without cuDNN on CUDA: its recurrent layers have a first derivative only."""
-    on_cuda = any(p.is_cuda for p in tensors)
+    on_cuda = any(p.is_cuda for p in tree_leaves(tree))
     return torch.backends.cudnn.flags(enabled=False) if on_cuda else nullcontext()
 
 
@@ -297,17 +259,6 @@ def _draw(name: str, batches: Iterator[Batch]) -> Batch:
         return next(batches)
     except StopIteration:
         raise ValueError(f"{name} must not end, such as itertools.cycle(loader), and has run out") from None
-
-
-def _leaves(name: str, tree: PyTree) -> tuple[list[Tensor], TreeSpec]:
-    leaves, spec = tree_flatten(tree)
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            kind = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise TypeError(f"{name} must hold floating point tensors, got {kind}")
-    if not sum(leaf.numel() for leaf in leaves):
-        raise ValueError(f"{name} must hold at least one number, got an empty tree")
-    return leaves, spec
 
 
 def _check_count(name: str, count: int) -> None:
