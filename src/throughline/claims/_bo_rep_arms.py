@@ -20,12 +20,17 @@ __all__ = ["STEP_SIZES", "Course", "budget", "courses", "step_size"]
 # the best on seeds 100 and 101 of factor-2 grids, by level: gains of the recurrent matrix, or shares of flipped labels
 STEP_SIZES: dict[str, dict[str, dict[float, float]]] = {
     "text": {
-        "ma_soba": {2.0: 1.0, 1.6: 8.0, 1.3: 8.0, 1.0: 8.0},
+        "ma_soba": {2.0: 1.0, 1.6: 4.0, 1.3: 8.0, 1.0: 8.0},
         "bo_rep": {2.0: 0.4, 1.6: 0.2, 1.3: 0.4, 1.0: 0.2},
-        "stocbio": {1.0: 1.0},
-        "anil": {1.0: 1.0},
+        "stocbio": {2.0: 1.0, 1.6: 4.0, 1.0: 8.0},
+        "anil": {2.0: 1.0, 1.6: 1.0, 1.0: 1.0},
     },
-    "table": {"ma_soba": {0.4: 256.0, 0.0: 64.0}, "bo_rep": {0.0: 0.5}, "stocbio": {0.0: 64.0}, "anil": {0.0: 1.0}},
+    "table": {  # two tables together
+        "ma_soba": {0.4: 256.0, 0.0: 64.0},
+        "bo_rep": {0.4: 0.5, 0.0: 0.5},
+        "stocbio": {0.4: 256.0, 0.0: 64.0},  # those of ma_soba
+        "anil": {0.0: 1.0},  # not tuned
+    },
     # the authors' for BO-REP; nobody has tuned them here
     "amazon": {arm: {1.0: 1e-2} for arm in ("ma_soba", "bo_rep", "stocbio", "anil")},
     "sentiment140": {arm: {0.0: 5e-2} for arm in ("ma_soba", "bo_rep", "stocbio", "anil")},
