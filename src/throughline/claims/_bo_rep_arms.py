@@ -22,7 +22,7 @@ STEP_SIZES: dict[str, dict[str, dict[float, float]]] = {
     "text": {
         "ma_soba": {2.0: 1.0, 1.6: 4.0, 1.3: 8.0, 1.0: 8.0},
         "bo_rep": {2.0: 0.4, 1.6: 0.2, 1.3: 0.4, 1.0: 0.2},
-        "stocbio": {2.0: 1.0, 1.6: 4.0, 1.0: 8.0},
+        "stocbio": {2.0: 1.0, 1.6: 8.0, 1.0: 8.0},
         "anil": {2.0: 1.0, 1.6: 1.0, 1.0: 1.0},
     },
     "table": {  # two tables together
