@@ -60,7 +60,27 @@ class SurvivesExplodingHypergradients(Claim):
             "figures of the paper, not read off",
         ),
     )
-    notes = "…"
+    notes = (
+        "Step sizes of x: factor-2 grids on two held-out seeds (100, 101), mean test loss. Gain 2: bo_rep from 0.1 to 1.6 "
+        "gives 2.260 2.179 2.164 2.230 2.352 (taken: 0.4), ma_soba from 0.5 to 16 gives 2.479 2.469 2.512 2.571 2.671 "
+        "2.779 (1; in a pilot run 0.25 gave 2.53, and 0.5 gave 2.47). Gain 1.6: 2.212 2.162 2.175 2.216 2.366 (0.2), "
+        "2.367 2.289 2.243 2.211 2.218 2.236 (4). Gain 1: 2.171 2.119 2.120 2.185 2.346 (0.2), 2.317 2.243 2.189 2.155 "
+        "2.141 2.158 (8). Gain 1.3, in the pilot: 0.4 and 8. The arms in context: stocbio from 0.25 to 16, best 1, 8, 8 "
+        "with 2.690, 2.407, 2.313 at gains 2, 1.6, 1 (with ten Neumann terms one of its steps costs 14 calls: it takes "
+        "114); anil from 0.125 to 8, best 1 with 2.263, 2.156, 2.117: where little explodes, as good as bo_rep. The other "
+        "rates (0.1, momentum 0.9) are not tuned, in any arm. An oracle call is a stochastic gradient or a product with a "
+        "second derivative. With gain 2 the norm of the hypergradient is 10 to 100 in the first tens of steps and 0.1 to "
+        "0.2 later: a plain step that suits the rest leaps at the start, and the encoder that it leaves is poor to the "
+        "end. ma_soba is not clipped, as in the paper. In a pilot run a benign LSTM (default initial weights, 1,000 "
+        "steps) ended in a tie at 1.85. On a table the two problems are a share `flipped` of wrong labels and none; the "
+        "step sizes are the best of two tables together (phoneme and white wine, seeds 100 and 101): with flips bo_rep "
+        "from 0.25 to 32 takes 0.5, ma_soba from 16 to 65,536 by factors of 4 takes 256, without 0.5 and 64 on a flat "
+        "course; each table alone would like others, so tune yours: --arms bo_rep --set lr=1. Where the authors' code "
+        "departs from the paper (accumulated lower gradients, mixed products on validation batches, a penalty c|y|), the "
+        "paper is followed. Paper scale was run on stand-ins alone: its reviews are 25 categories of the collection of "
+        "2023, its step sizes those of the authors for BO-REP in every arm, and its gains are 2 and 1. Tweets: --set "
+        "dataset=sentiment140 --set lower_lr=0.05 --set lower_steps=10 --set steps=600."
+    )
 
     def prepare(self, config: Config) -> None:
         check(config)
