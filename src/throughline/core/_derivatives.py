@@ -4,8 +4,9 @@ Autograd comes first because it takes every module, also one with checkpoints or
 of `torch.func`, such as ``vmap``, allow nothing but themselves inside.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from torch.utils._pytree import tree_flatten, tree_structure
 
 from throughline.core._trees import Tree, tree_map, tree_unflatten
 
-__all__ = ["Loss", "gradients", "pullback", "second_derivatives", "slope"]
+__all__ = ["Loss", "eager", "gradients", "pullback", "second_derivatives", "slope"]
 
 Loss = Callable[[Any, Any], Tensor]
 Product = Callable[[Tree], Tree]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def gradients(loss: Loss, x: Tree, y: Tree, name: str, *, inner: bool = True) -> tuple[Tree, Tree]:
@@ -96,6 +98,18 @@ def pullback(result: Tree, argument: Tree) -> Product:
         return tree_unflatten(found, spec)
 
     return pull
+
+
+def eager(function: F) -> F:
+    """``function``, left out of what ``torch.compile`` compiles: it cannot differentiate twice."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        if torch.compiler.is_compiling():  # asked at the call: the compiler is slow to import
+            return torch.compiler.disable(function)(*args, **options)  # type: ignore[no-untyped-call]
+        return function(*args, **options)
+
+    return cast("F", call)
 
 
 def transformed() -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-__all__ = ["Tree", "add_scaled", "check_like", "dot", "leaves_of", "tree_map", "tree_unflatten", "zeros_like"]
+__all__ = ["Tree", "add_scaled", "check_like", "dot", "leaves_of", "tree_map", "tree_unflatten", "widened"]
 
 Tree = Any  # a tensor, or nested dicts, lists and tuples of tensors
 
@@ -46,9 +46,8 @@ def dot(a: Tree, b: Tree, batch_dims: int = 0) -> Tensor:
     """Σ ⟨a, b⟩ over the leaves, in float32 at least; the first ``batch_dims`` dimensions are kept."""
     parts: list[Tensor] = []
     for u, v in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
-        wide = torch.promote_types(u.dtype, torch.float32)
         shape = (*u.shape[:batch_dims], -1)
-        parts.append(torch.linalg.vecdot(u.to(wide).reshape(shape), v.to(wide).reshape(shape)))
+        parts.append(torch.linalg.vecdot(widened(u).reshape(shape), widened(v).reshape(shape)))
     return sum(parts[1:], parts[0])
 
 
@@ -63,5 +62,6 @@ def add_scaled(a: Tree, scale: Tensor | float, b: Tree) -> Tree:
     return tree_map(add, a, b)
 
 
-def zeros_like(tree: Tree) -> Tree:
-    return tree_map(torch.zeros_like, tree)
+def widened(leaf: Tensor) -> Tensor:
+    """The tensor in float32 at least."""
+    return leaf.to(torch.promote_types(leaf.dtype, torch.float32))

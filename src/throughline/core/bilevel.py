@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.func import vjp
 from torch.utils._pytree import tree_flatten, tree_structure
 
-from throughline.core._derivatives import Loss, gradients, pullback, second_derivatives, slope, transformed
-from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map, tree_unflatten
+from throughline.core._derivatives import Loss, eager, gradients, pullback, second_derivatives, slope, transformed
+from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map, tree_unflatten, widened
 from throughline.core.implicit import check_solver, conjugate_gradient, neumann_series
 
 __all__ = ["adjoint", "hypergradient", "inner_hvp", "mixed_vjp", "unroll"]
@@ -36,6 +36,7 @@ USES = {
 STEPS = {"cg": 10, "neumann": 20, "unrolled": 1}
 
 
+@eager
 @torch.no_grad()
 def hypergradient(
     outer_loss: Loss,
@@ -77,7 +78,8 @@ def hypergradient(
         lr: of neumann, unrolled and finite_difference, which need it, and of identity (1 by default).
         damping: of cg, not negative.
         tol: of cg, relative to the norm of v.
-        epsilon: of finite_difference: y moves by ``epsilon`` in norm. Half precisions are raised to float32 for it.
+        epsilon: of finite_difference: y moves by ``epsilon`` in norm, in float32 at least, which ``inner_loss`` must
+            take.
         init: of cg, like ``inner_params``; the `adjoint` of the step before is a good one.
         checkpoint: of unrolled: keep the y's only, and compute each step once more on the way back.
 
@@ -110,6 +112,7 @@ def hypergradient(
     return add_scaled(direct, -1.0, mixed(_solve(curvature, y, v, method, options)))
 
 
+@eager
 @torch.no_grad()
 def adjoint(
     outer_loss: Loss,
@@ -148,6 +151,7 @@ def adjoint(
     return _solve(curvature, inner_params, v, method, options)
 
 
+@eager
 @torch.no_grad()
 def inner_hvp(inner_loss: Loss, outer_params: Tree, inner_params: Tree, vector: Tree) -> Tree:
     """∇²_yy g(x, y) · vector (arXiv 2401.09587), by reverse mode twice; no matrix is formed.
@@ -171,6 +175,7 @@ def inner_hvp(inner_loss: Loss, outer_params: Tree, inner_params: Tree, vector: 
     return second_derivatives(inner_loss, outer_params, inner_params, "inner_loss")[0](vector)
 
 
+@eager
 @torch.no_grad()
 def mixed_vjp(inner_loss: Loss, outer_params: Tree, inner_params: Tree, vector: Tree) -> Tree:
     """∇_x⟨∇_y g(x, y), vector⟩ with the vector held fixed (arXiv 2401.09587).
@@ -194,6 +199,7 @@ def mixed_vjp(inner_loss: Loss, outer_params: Tree, inner_params: Tree, vector: 
     return second_derivatives(inner_loss, outer_params, inner_params, "inner_loss")[1](vector)
 
 
+@eager
 def unroll(
     inner_loss: Loss, outer_params: Tree, inner_params: Tree, *, steps: int, lr: float, checkpoint: bool = False
 ) -> Tree:
@@ -287,15 +293,16 @@ def _finite_difference(outer: Loss, inner: Loss, x: Tree, y: Tree, *, lr: float,
         return direct
     norm = dot(v, v).sqrt()
     reach = torch.where(norm > 0, epsilon / norm, 0)  # ε; no move at all along a gradient of zero
-    wide, v = (tree_map(lambda leaf: leaf.to(torch.promote_types(leaf.dtype, torch.float32)), t) for t in (y, v))
+    x, y, v = (tree_map(widened, tree) for tree in (x, y, v))  # ε is lost in the rounding of half precisions
     try:
-        above = gradients(inner, x, add_scaled(wide, reach, v), "inner_loss", inner=False)[0]
-        below = gradients(inner, x, add_scaled(wide, -reach, v), "inner_loss", inner=False)[0]
+        above = gradients(inner, x, add_scaled(y, reach, v), "inner_loss", inner=False)[0]
+        below = gradients(inner, x, add_scaled(y, -reach, v), "inner_loss", inner=False)[0]
     except RuntimeError as error:
-        error.add_note("finite_difference calls inner_loss with inner parameters of float32 at least")
+        error.add_note("finite_difference calls inner_loss with parameters of float32 at least")
         raise
     scale = torch.where(norm > 0, -lr * norm / (2 * epsilon), 0)
-    return add_scaled(direct, scale, add_scaled(above, -1.0, below))
+    estimate = add_scaled(tree_map(widened, direct), scale, add_scaled(above, -1.0, below))
+    return tree_map(lambda leaf, like: leaf.to(like.dtype), estimate, direct)
 
 
 def _options(method: str, methods: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map
+from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map, widened
 
 __all__ = ["conjugate_gradient", "neumann_series"]
 
@@ -61,14 +61,14 @@ def conjugate_gradient(
     dtypes = tree_map(lambda leaf: leaf.dtype, b)
 
     def product(p: Tree) -> Tree:
-        return tree_map(_wide, matvec(tree_map(Tensor.to, p, dtypes)))
+        return tree_map(widened, matvec(tree_map(Tensor.to, p, dtypes)))
 
-    target = tree_map(_wide, b)
+    target = tree_map(widened, b)
     if init is None:
         x, residual = tree_map(torch.zeros_like, target), target
     else:
         check_like(init, b, "init", "b")
-        x = tree_map(_wide, init)
+        x = tree_map(widened, init)
         residual = add_scaled(target, -1.0, product(x))
     direction = residual
     size = dot(residual, residual, batch_dims)
@@ -123,7 +123,7 @@ def neumann_series(matvec: Callable[[Tree], Tree], b: Tree, *, lr: float, steps:
     leaves_of(b, "b")
     check_solver(steps=steps, lr=lr)
     dtypes = tree_map(lambda leaf: leaf.dtype, b)
-    total = term = tree_map(_wide, b)
+    total = term = tree_map(widened, b)
     for _ in range(steps):
         term = add_scaled(term, -lr, matvec(tree_map(Tensor.to, term, dtypes)))
         total = add_scaled(total, 1.0, term)
@@ -137,10 +137,6 @@ def check_solver(*, steps: int = 1, **positive: float) -> None:
     for name, value in positive.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
-
-
-def _wide(leaf: Tensor) -> Tensor:
-    return leaf.to(torch.promote_types(leaf.dtype, torch.float32))
 
 
 def _visible(mask: Tensor) -> bool:
