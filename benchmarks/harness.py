@@ -45,6 +45,7 @@ class Case:
         bar: the largest time that is allowed to ours, in multiples of the peer's.
         peer: what we compare with, with its version; None for a bar in seconds alone.
         bar_seconds: the largest time of one call that is allowed to ours.
+        bar_memory: the largest peak memory that is allowed to ours, in multiples of the peer's.
         flops: operations of the least work (a multiply-add is two); 0 when nobody counted.
         bytes: bytes of the least traffic, everything read and written once.
         dtype: of the floor's matrix product.
@@ -55,14 +56,16 @@ class Case:
     bar: float | None = None
     peer: str | None = None
     bar_seconds: float | None = None
+    bar_memory: float | None = None
     flops: float = 0.0
     bytes: float = 0.0
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        if self.bar is None and self.bar_seconds is None:
-            raise ValueError(f"{self.name}: a case needs a bar or bar_seconds")
-        if (self.bar is None) != (self.peer is None):
+        compared = self.bar is not None or self.bar_memory is not None
+        if not compared and self.bar_seconds is None:
+            raise ValueError(f"{self.name}: a case needs a bar, bar_seconds or bar_memory")
+        if compared != (self.peer is not None):
             raise ValueError(f"{self.name}: bar and peer go together, got bar={self.bar} and peer={self.peer!r}")
 
 
@@ -95,8 +98,11 @@ class Result:
     @property
     def held(self) -> bool:
         """Whether the medians keep within the bars."""
-        quick = self.case.bar_seconds is None or self.ours.median <= self.case.bar_seconds
-        return quick and (self.ratio is None or self.case.bar is None or self.ratio.median <= self.case.bar)
+        case, peaks = self.case, (self.ours_peak, self.peer_peak)
+        quick = case.bar_seconds is None or self.ours.median <= case.bar_seconds
+        if case.bar_memory is not None and None not in peaks:  # not every system tells the peak
+            quick = quick and self.ours_peak <= case.bar_memory * self.peer_peak
+        return quick and (self.ratio is None or case.bar is None or self.ratio.median <= case.bar)
 
 
 def papers() -> list[str]:

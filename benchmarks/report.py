@@ -18,6 +18,7 @@ def row(result: Result) -> tuple[str, ...]:
     case = result.case
     bars = [f"{case.bar:g} ×"] if case.bar is not None else []
     bars += [duration(case.bar_seconds)] if case.bar_seconds is not None else []
+    bars += [f"{case.bar_memory:g} × memory"] if case.bar_memory is not None else []
     return (
         case.name,
         duration(result.ours.median),

@@ -64,6 +64,20 @@ def test_the_ratio_is_the_median_over_the_rounds() -> None:
     assert result.held
 
 
+def test_a_bar_on_memory() -> None:
+    def peaks(*found: int | None) -> bool:
+        case = toy(bar=None, bar_memory=0.5)
+        return compare(case, paper="p", rounds=1, clock=clock({ours: [1.0], peer: [1.0]}), peaks=found).held  # type: ignore[arg-type]
+
+    assert peaks(50, 100)
+    assert not peaks(51, 100)
+    assert peaks(None, None)
+    with pytest.raises(ValueError, match="bar and peer go together"):
+        toy(bar=None, bar_seconds=1.0)
+    with pytest.raises(ValueError, match="needs a bar"):
+        toy(bar=None, peer=None)
+
+
 def test_a_missed_bar_is_not_held() -> None:
     assert not measured(toy(bar=0.49), [1.0] * 3, [2.0] * 3).held
     assert measured(toy(bar=0.51), [1.0] * 3, [2.0] * 3).held

@@ -1,0 +1,67 @@
+"""Nested dicts, lists and tuples of tensors as vectors: checked leaves, inner products, sums."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+__all__ = ["Tree", "add_scaled", "check_like", "dot", "leaves_of", "tree_map", "tree_unflatten", "widened"]
+
+Tree = Any  # a tensor, or nested dicts, lists and tuples of tensors
+
+
+def leaves_of(tree: Tree, name: str) -> list[Tensor]:
+    """The tensors of a tree, in order.
+
+    Raises:
+        ValueError: there is none.
+        TypeError: a leaf that is no floating point tensor.
+    """
+    leaves = tree_flatten(tree)[0]
+    if not leaves:
+        raise ValueError(f"{name} must hold at least one tensor, got an empty {type(tree).__name__}")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"{name} must be tensors or nested dicts, lists and tuples of them, got {type(leaf).__name__}"
+            )
+        if not leaf.is_floating_point():
+            raise TypeError(f"{name} must be floating point, got {leaf.dtype}")
+    return leaves
+
+
+def check_like(tree: Tree, like: Tree, name: str, other: str) -> None:
+    """Raise a ValueError unless ``tree`` has the structure and shapes of ``like``."""
+    ours, spec = tree_flatten(tree)
+    theirs, wanted = tree_flatten(like)
+    if spec != wanted:
+        raise ValueError(f"{name} must have the structure of {other}, {wanted}, got {spec}")
+    for a, b in zip(leaves_of(ours, name), theirs, strict=True):
+        if a.shape != b.shape:
+            raise ValueError(f"{name} must have the shapes of {other}, got {tuple(a.shape)} for {tuple(b.shape)}")
+
+
+def dot(a: Tree, b: Tree, batch_dims: int = 0) -> Tensor:
+    """Σ ⟨a, b⟩ over the leaves, in float32 at least; the first ``batch_dims`` dimensions are kept."""
+    parts: list[Tensor] = []
+    for u, v in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
+        shape = (*u.shape[:batch_dims], -1)
+        parts.append(torch.linalg.vecdot(widened(u).reshape(shape), widened(v).reshape(shape)))
+    return sum(parts[1:], parts[0])
+
+
+def add_scaled(a: Tree, scale: Tensor | float, b: Tree) -> Tree:
+    """``a + scale · b``; a scale of leading dimensions alone is spread over the others."""
+
+    def add(u: Tensor, v: Tensor) -> Tensor:
+        if not isinstance(scale, Tensor):
+            return u.add(v, alpha=scale)
+        return torch.addcmul(u, scale.to(u.dtype).reshape(scale.shape + (1,) * (u.dim() - scale.dim())), v)
+
+    return tree_map(add, a, b)
+
+
+def widened(leaf: Tensor) -> Tensor:
+    """The tensor in float32 at least."""
+    return leaf.to(torch.promote_types(leaf.dtype, torch.float32))

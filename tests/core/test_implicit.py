@@ -1,0 +1,117 @@
+"""Solvers of linear systems against SciPy's iterates, dense algebra and one system at a time."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from throughline.core.implicit import conjugate_gradient, neumann_series
+
+D = torch.float64
+
+
+def definite(n: int, seed: int, *batch: int) -> Tensor:
+    a = torch.randn(*batch, n, n, generator=torch.Generator().manual_seed(seed), dtype=D)
+    return a @ a.mT / n + 0.1 * torch.eye(n, dtype=D)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9])
+@pytest.mark.parametrize("warm", [False, True])
+def test_iterates_are_those_of_scipy(steps: int, warm: bool) -> None:
+    a, b = definite(12, 0), torch.linspace(-1, 1, 12, dtype=D)
+    init = torch.full((12,), 0.3, dtype=D) if warm else None
+    ours = conjugate_gradient(lambda p: a @ p, b, init=init, steps=steps, tol=1e-14)
+    theirs, _ = scipy.sparse.linalg.cg(
+        a.numpy(), b.numpy(), x0=None if init is None else init.numpy(), rtol=0, maxiter=steps
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8), st.integers(0, 1000))
+def test_as_many_steps_as_unknowns_solve(n: int, seed: int) -> None:
+    a = definite(n, seed)
+    b = torch.randn(n, generator=torch.Generator().manual_seed(seed + 1), dtype=D)
+    x = conjugate_gradient(lambda p: a @ p, b, steps=3 * n, tol=1e-13)
+    torch.testing.assert_close(x, torch.linalg.solve(a, b), rtol=1e-6, atol=1e-8)
+
+
+def test_stops_at_the_tolerance() -> None:
+    a, b = definite(50, 1), torch.ones(50, dtype=D)
+    products = []
+
+    def count(p: Tensor) -> Tensor:
+        products.append(p)
+        return a @ p
+
+    x = conjugate_gradient(count, b, steps=500, tol=1e-3)
+    residuals = [(a @ conjugate_gradient(lambda p: a @ p, b, steps=k, tol=1e-16) - b).norm() for k in range(1, 40)]
+    wanted = next(k for k, r in enumerate(residuals, 1) if r <= 1e-3 * b.norm())
+    assert len(products) == wanted
+    assert (a @ x - b).norm() <= 1e-3 * b.norm() * (1 + 1e-9)
+
+
+def test_a_batch_is_a_loop() -> None:
+    a = definite(6, 2, 4)
+    a[1] = torch.eye(6, dtype=D)  # done after one step, while the others go on
+    b = torch.randn(4, 6, generator=torch.Generator().manual_seed(3), dtype=D)
+    b[2] = 0  # done at once
+    together = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), b, steps=4, tol=1e-8, batch_dims=1)
+    alone = torch.stack(
+        [conjugate_gradient(lambda p, m=m: m @ p, v, steps=4, tol=1e-8) for m, v in zip(a, b, strict=True)]
+    )
+    torch.testing.assert_close(together, alone)
+    assert together[2].count_nonzero() == 0
+    mapped = torch.func.vmap(lambda m, v: conjugate_gradient(lambda p: m @ p, v, steps=4, tol=1e-8))(a, b)
+    torch.testing.assert_close(mapped, alone)
+
+
+def test_trees_are_one_vector() -> None:
+    a, b = definite(5, 4), torch.linspace(1, 2, 5, dtype=D)
+
+    def product(tree: dict[str, object]) -> dict[str, object]:
+        image = a @ torch.cat([tree["head"], tree["rest"][0].flatten()])
+        return {"head": image[:1], "rest": [image[1:].view(2, 2)]}
+
+    tree = conjugate_gradient(product, {"head": b[:1], "rest": [b[1:].view(2, 2)]}, steps=3, tol=1e-12)
+    flat = conjugate_gradient(lambda p: a @ p, b, steps=3, tol=1e-12)
+    torch.testing.assert_close(torch.cat([tree["head"], tree["rest"][0].flatten()]), flat)
+
+
+def test_a_direction_without_curvature_stops_with_a_warning() -> None:
+    a = torch.diag(torch.tensor([1.0, -3.0]))
+    with pytest.warns(RuntimeWarning, match="without positive curvature"):
+        x = conjugate_gradient(lambda p: a @ p, torch.tensor([1.0, 1.0]))
+    assert x.count_nonzero() == 0  # what it had: the start
+    both = torch.stack([a, torch.eye(2)])
+    with pytest.warns(RuntimeWarning, match="without positive curvature"):
+        x = conjugate_gradient(lambda p: (both @ p.unsqueeze(-1)).squeeze(-1), torch.ones(2, 2), batch_dims=1)
+    torch.testing.assert_close(x, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+
+
+def test_nothing_to_do_divides_nothing_by_nothing() -> None:
+    zero = torch.zeros(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert conjugate_gradient(lambda p: 2 * p, zero).equal(zero)
+        solved = torch.tensor([1.0, 2.0, 3.0])
+        assert conjugate_gradient(lambda p: 2 * p, 2 * solved, init=solved, steps=50).equal(solved)
+
+
+def test_half_precision_iterates_in_single() -> None:
+    a, b = definite(8, 5), torch.linspace(-1, 1, 8, dtype=D)
+    x = conjugate_gradient(lambda p: (a.float() @ p.float()).bfloat16(), b.bfloat16(), steps=8)
+    assert x.dtype == torch.bfloat16
+    torch.testing.assert_close(x.double(), torch.linalg.solve(a, b), rtol=0.1, atol=0.1)
+
+
+def test_the_series_is_the_dense_sum() -> None:
+    a, b = definite(5, 6), torch.linspace(-1, 1, 5, dtype=D)
+    step = torch.eye(5, dtype=D) - 0.3 * a
+    dense = 0.3 * sum(torch.linalg.matrix_power(step, j) @ b for j in range(8))  # steps + 1 terms
+    torch.testing.assert_close(neumann_series(lambda p: a @ p, b, lr=0.3, steps=7), dense)
