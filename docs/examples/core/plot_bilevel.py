@@ -16,6 +16,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from throughline.core.bilevel import hypergradient
+from throughline.core.implicit import conjugate_gradient
 
 features, target = load_diabetes(return_X_y=True)
 features = StandardScaler().fit_transform(PolynomialFeatures(2, include_bias=False).fit_transform(features))
@@ -60,16 +61,22 @@ axis.set(xlabel="steps", ylabel="relative error", title="Estimates of one deriva
 axis.legend(frameon=False)
 
 # %%
-# Any optimizer takes the estimate as a gradient. The penalty descends from either side on the exact validation loss;
-# each point costs ten products with the Hessian.
+# Any optimizer takes the estimate as a gradient. The penalty descends from either side on the exact validation loss.
+# Nothing is factorised on the way: the regression too is solved by products alone, each time from the solution before.
+
+
+def products(x):
+    return lambda p: a[fit].T @ (a[fit] @ p) / len(fit) + x.exp() * p
+
+
 grid = torch.linspace(-8, 3, 80, dtype=a.dtype)
 picture, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 axis.plot(grid, [outer(g, solution(g)) for g in grid], color="0.6", label="exact validation loss")
 for start, colour in ((-7.5, "tab:blue"), (2.5, "tab:orange")):
     x, path = torch.tensor(start, dtype=a.dtype), []
-    optimizer = torch.optim.Adam([x], lr=0.5)
+    optimizer, y = torch.optim.Adam([x], lr=0.5), None
     for _ in range(40):
-        y = solution(x)
+        y = conjugate_gradient(products(x), a[fit].T @ b[fit] / len(fit), init=y, steps=200, tol=1e-8)
         path.append((x.item(), outer(x, y).item()))
         x.grad = hypergradient(outer, inner, x, y, steps=10)
         optimizer.step()

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from throughline.core.implicit import conjugate_gradient, neumann_series
 
-NOT_PARTS = {"throughline.core.implicit.check_solver": "argument checks: the bad inputs of all solvers go through it"}
-
 MATRIX = torch.tensor([[4.0, 1.0, 0.5], [1.0, 3.0, 0.0], [0.5, 0.0, 2.0]], dtype=torch.float64)
 
 
