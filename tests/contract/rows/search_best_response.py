@@ -107,11 +107,7 @@ PARTS = [
             {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "num_hyperparameters": 2, "padding": 1},
             variant=variant,
             prepare=weights,
-            edges={
-                "single": lambda shape=shape: (ones(1, 2, 1, 1), ones(*shape[:-1], 2)[:1].reshape(shape)[:1] * 0 + 1)
-            }
-            if len(shape) == 2
-            else {"single": lambda: (ones(1, 2, 1, 1), ones(2))},
+            edges={"single": lambda shape=shape: (ones(1, 2, 1, 1), ones(*[1] * (len(shape) - 1), 2))},
             bad=CONV_BAD,
             tolerance=(1e-4, 1e-1),
             skips={**GLOBAL, "batch": "the first dimension alone is the batch, as of nn.Conv2d"},
@@ -173,7 +169,6 @@ PARTS = [
             Bad(ValueError, r"value must be \(\.\.\., 5\), got shape \(\)", ones()),
             Bad(ValueError, r"batch_size must be at least 1, got 0", do=lambda space: space.sample(0)),
         ),
-        skips={"gradcheck": "integers of the discrete one have no gradient; test_best_response_space.py"},
     ),
     Part(
         HyperparameterSpace,
@@ -184,8 +179,6 @@ PARTS = [
         bad=(Bad(ValueError, r"batch_size must be at least 1, got -1", -1),),
         skips={
             "batch": "draws as many as it is asked for",
-            "dtype": "every dtype draws numbers of its own",
-            "extremes": "takes a number",
             "fullgraph": "torch.compile knows no generators",
         },
     ),
