@@ -1,6 +1,7 @@
 """Best-response layers against weights formed sample by sample, their gradients' rank, and dropout of many rates."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -172,6 +173,40 @@ def test_layers_keep_to_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert BestResponseLinear(5, 6, N)(torch.randn(4, 5), hyper).dtype == torch.bfloat16
         assert BestResponseConv2d(3, 6, 3, N)(torch.randn(4, 3, 8, 8), hyper).dtype == torch.bfloat16
+
+
+def activations(call: Callable[[], Tensor], layer: nn.Module, given: tuple[Tensor, ...]) -> int:
+    """Bytes that a forward pass holds for the backward one, with its result; parameters and input not counted."""
+    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *given)}
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = call()
+    keep(out)
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("kind", ["linear", "sequence", "convolution"])
+def test_activations_take_twice_those_of_a_plain_layer(kind: str) -> None:
+    """Result and W_h x are held, and gates of their own width; never a weight for each sample."""
+    if kind == "convolution":
+        plain: nn.Module = nn.Conv2d(16, 16, 3, padding=1)
+        layer: Layer = BestResponseConv2d(16, 16, 3, N, padding=1)
+        x = torch.randn(8, 16, 16, 16)
+    else:
+        plain, layer = nn.Linear(64, 64), BestResponseLinear(64, 64, N)
+        x = torch.randn(32, *((50,) if kind == "sequence" else ()), 64)
+    hyper = torch.randn(len(x), N)
+    ours = activations(lambda: layer(x, hyper), layer, (x, hyper))
+    # λ by sample wants a gate by sample, as large as the result where there are no middle dimensions
+    gate = 4 * len(x) * 64 if kind == "linear" else 0
+    assert ours - gate <= 2.1 * activations(lambda: plain(x), plain, (x,))
 
 
 # ---- dropout ----
