@@ -245,8 +245,9 @@ def test_dropout_keeps_or_drops(rate: float, width: int) -> None:
     assert (out.eq(0) | (out - kept).abs().le(1e-4 * kept)).all()
 
 
-def test_no_gradient_reaches_the_rate() -> None:
-    rate, x = torch.full((4,), 0.5, requires_grad=True), torch.ones(4, 8, requires_grad=True)
+@pytest.mark.parametrize("shape", [(4,), ()])
+def test_no_gradient_reaches_the_rate(shape: tuple[int, ...]) -> None:
+    rate, x = torch.full(shape, 0.5, requires_grad=True), torch.ones(4, 8, requires_grad=True)
     out = TunableDropout()(x, rate, generator=seeded())
     given_x, given_rate = torch.autograd.grad(out.sum(), (x, rate), allow_unused=True)
     assert given_rate is None

@@ -23,7 +23,7 @@ class TunesWhileTraining(Claim):
     context = ("final_values", "other_start")
     checks = (
         Beats("test_loss", "self_tuning", over="random_search", lower=True),
-        Costs("seconds", "self_tuning", over="random_search", at_most=1.1),
+        Costs("cpu_seconds", "self_tuning", over="random_search", at_most=1.1),
     )
     scales = {
         "smoke": Config(
@@ -66,13 +66,14 @@ class TunesWhileTraining(Claim):
         "plain network of the same size and start; the trial, and the moment of it, with the least validation "
         "loss is scored, and of self-tuning the moment too. Compute: 4,500 plain steps against 2,000 steps on "
         "weights at 1.3 times their cost here and 1,000 on hyperparameters at 0.6 of it, so that random search "
-        "has about a fifth more of it. The check takes the time that the lab measures of each arm; seconds of "
-        "processor time are in the picture. Nothing was tuned: rates, steps, batch and ranges were fixed "
-        "beforehand and are the same in all arms. final_values trains a plain network, for 3,000 steps, at the "
-        "values that self-tuning ended with: where it does as well, the gain is in the values and not in the "
-        "schedule. other_start is self-tuning from the middle of all ranges. Both only inform. At paper scale "
-        '--set search=tpe or grid takes samplers of optuna in the place of random draws (extra "search"); every '
-        "arm crops and mirrors; the turn of hue is one of colour differences, where torchvision turns in HSV. The "
+        "has about a fifth more of it. cpu_seconds is the processor time of a unit (on a GPU, the time that "
+        "passes) from its first step to its last look at the validation set; of final_values, without the "
+        "self-tuning before it. Nothing was tuned: rates, steps, batch and ranges were fixed beforehand and are "
+        "the same in all arms. final_values trains a plain network, for 3,000 steps, at the values that "
+        "self-tuning ended with: where it does as well, the gain is in the values and not in the schedule. "
+        "other_start is self-tuning from the middle of all ranges. Both only inform. At paper scale --set "
+        'search=tpe or grid takes samplers of optuna in the place of random draws (extra "search"); every arm '
+        "crops and mirrors; the turn of hue is one of colour differences, where torchvision turns in HSV. The "
         "Penn Treebank: --set dataset=ptb --set root=FOLDER --set hidden=650 --set batch=40 --set lr=30 --set "
         "momentum=0 --set clip=0.25 --set hyper_lr=0.01 --set scale=1 --set tune_scale=false --set warmup=331 "
         "--set every=331 --set decay=0.25 --set decay_after=5 --set stop_after=20; ranges of its two penalties "
