@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "moved",
     "scored",
     "shuffled",
+    "started",
     "uniform",
 ]
 
@@ -120,10 +121,15 @@ def load(config: Config, seed: int) -> Task:
 
 def at(share: float, low: float, high: float, name: str, scale: float, **options: bool) -> Hyperparameter:
     """A hyperparameter that starts at a share of its range."""
-    initial: float = low + share * (high - low)
-    return Hyperparameter(
-        name, round(initial) if options.get("discrete") else initial, low, high, scale=scale, **options
-    )
+    middle = (low + high) // 2 if options.get("discrete") else (low + high) / 2
+    return started(Hyperparameter(name, middle, low, high, scale=scale, **options), share)
+
+
+def started(hyperparameter: Hyperparameter, share: float) -> Hyperparameter:
+    """The same, started at a share of its range."""
+    low, high = hyperparameter.low, hyperparameter.high
+    initial = low + share * (high - low)
+    return replace(hyperparameter, initial=round(initial) if hyperparameter.discrete else initial)
 
 
 def _pictures(config: Config, seed: int) -> Task:

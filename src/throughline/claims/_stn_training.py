@@ -2,14 +2,14 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from throughline.claims._stn_data import Config, Task, Values, at
+from throughline.claims._stn_data import Config, Task, Values, started
 from throughline.errors import ThroughlineError
 from throughline.lab import Log, require
 from throughline.search.best_response import HyperparameterSpace, SelfTuner, SelfTuningNetwork, convert
@@ -86,12 +86,8 @@ class Trainer:
     def tune(self, start: float, log: Log) -> tuple[Best, SelfTuningNetwork]:
         """One self-tuning run; keeps the schedule."""
         config, task = self.config, self.task
-        ranges = ((h.low, h.high, h.name, h.scale, h.discrete, h.shared) for h in task.hyperparameters)
-        space = HyperparameterSpace(
-            [at(start, *rest, discrete=discrete, shared=shared) for *rest, discrete, shared in ranges]
-            if start != config.start
-            else task.hyperparameters
-        )
+        given = task.hyperparameters
+        space = HyperparameterSpace(given if start == config.start else [started(h, start) for h in given])
         network = convert(self.network(), space, dropout=task.dropout, exclude=task.exclude).to(config.device)
         optimizer = self.optimizer(network)
         tuner = SelfTuner(
@@ -215,7 +211,7 @@ class Silent:
         pass
 
 
-def proposals(trainer: Trainer) -> Iterator[Choice]:
+def proposals(trainer: Trainer) -> Generator[Choice, float, None]:
     """Values to try, one after another; the validation loss of each is sent back."""
     task, config = trainer.task, trainer.config
     first = {h.name: float(h.initial) for h in task.hyperparameters}
@@ -236,7 +232,7 @@ def proposals(trainer: Trainer) -> Iterator[Choice]:
 
 def by_optuna(
     search: str, seed: int, first: Choice, ranges: Mapping[str, tuple[float, float]], whole: set[str]
-) -> Iterator[Choice]:
+) -> Generator[Choice, float, None]:
     """The same from a sampler of optuna: TPE, or a grid of five values each in random order."""
     optuna = require("optuna", extra="search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
