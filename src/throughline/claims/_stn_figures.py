@@ -74,7 +74,7 @@ def compute(results: Results) -> "Figure | None":
     ticks = [t for t in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if low <= t <= high]
     axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()
-    axis.legend()
+    axis.legend(frameon=False)
     return figure
 
 
