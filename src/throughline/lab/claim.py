@@ -66,7 +66,10 @@ class Claim:
         """Fetch and validate what the units need; called once, before any of them starts."""
 
     def run(self, arm: str, config: Any, seed: int, log: Log) -> dict[str, float]:
-        """One arm on one seed: every metric by name. The process is seeded with ``seed`` and deterministic."""
+        """One arm on one seed: every metric by name. The process is seeded with ``seed`` and deterministic.
+
+        A metric whose name ends in ``seconds`` is a time, and is not expected to be the same again.
+        """
         raise TypeError(f"{type(self).__name__} must implement run")
 
     def figures(self, results: "Results") -> "dict[str, Figure]":
