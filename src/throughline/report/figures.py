@@ -7,7 +7,7 @@ import re
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
@@ -35,9 +35,15 @@ def effects(outcomes: tuple[Outcome, ...]) -> Figure:
         positive = (*points, *outcome.bounds)
         if outcome.quantity.count("/") or (min(positive, default=0) > 0 and max(positive) / min(positive) > 1e3):
             axis.set_xscale("log")
-            if max(positive) / min(positive) < 100:
+            least, most = min(positive), max(positive)
+            if most / least < 1.5:
+                axis.set_xlim(least / 1.25, most * 1.25)
+            if most / least < 100:
                 axis.xaxis.set_major_formatter(ScalarFormatter())
                 axis.xaxis.set_minor_formatter(ScalarFormatter())
+            if most / least < 10:  # decades and their parts would leave no label, or too many
+                axis.xaxis.set_major_locator(MaxNLocator(6))
+                axis.xaxis.set_minor_locator(NullLocator())
         axis.set_ylim(-0.6, 0.6)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
