@@ -230,14 +230,13 @@ class NeuralAcquisitionProcess(nn.Module):
 
     def _acquire(self, bars: Tensor, candidates: Tensor, state: Tensor) -> Tensor:
         # the first layer on [softmax(q), E_x c, state], block by block: nothing is put side by side
-        first, *rest = self.acquisition_head
+        first: Any = self.acquisition_head[0]
         k, e = bars.shape[-1], self.embed_x.out_features
         by_bars, by_input, by_state = first.weight.split([k, e, 2], 1)
         hidden = bars.softmax(-1) @ by_bars.T + F.linear(self.embed_x(candidates), by_input, first.bias)
         hidden = hidden + F.linear(state, by_state).unsqueeze(1)
-        for module in rest:
-            hidden = module(hidden)
-        return hidden.squeeze(-1) / self.temperature
+        scores: Tensor = self.acquisition_head[1:](hidden)
+        return scores.squeeze(-1) / self.temperature
 
     def _check(self, x: Tensor, y: Tensor, candidates: Tensor, mask: Tensor | None) -> None:
         d = self.embed_x.in_features
@@ -275,7 +274,8 @@ def _layer(
 def _heads(attention: Any, tokens: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values, ``(B, heads, tokens, E / heads)`` each."""
     projected = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
-    return tuple(part.view(*part.shape[:2], attention.num_heads, -1).transpose(1, 2) for part in projected.chunk(3, -1))
+    shape = (*tokens.shape[:2], attention.num_heads, attention.head_dim)
+    return tuple(part.view(shape).transpose(1, 2) for part in projected.chunk(3, -1))
 
 
 def _rest(layer: Any, tokens: Tensor, attended: Tensor) -> Tensor:

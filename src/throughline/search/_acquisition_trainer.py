@@ -24,8 +24,8 @@ class AcquisitionTrainer:
     """Teaches a `NeuralAcquisitionProcess` to search, on tasks whose outcomes are known everywhere.
 
     "End-to-End Meta-Bayesian Optimisation with Transformer Neural Processes" (NAP, arXiv 2305.15930). An iteration
-    (`step`) collects a run on each of a batch of tasks, all stepped together, and learns from its transitions
-    by PPO. With reward = improvement a random order of the candidates is rewarded H_T ≈ ln T times in a run, which teaches
+    (`step`) collects a run on each of a batch of tasks, all stepped together, and learns from its transitions by PPO.
+    With reward = improvement a random order of the candidates is rewarded H_T ≈ ln T times in a run, which teaches
     little; so the surrogate's likelihood, over all candidates from randomly drawn histories, is learned beside it.
 
     Since candidates do not see each other, PPO's pass scores only those that the choice was among.

@@ -56,7 +56,8 @@ def decode_parameters(u: Tensor, search_space: Mapping[str, Distribution]) -> di
 
 def spread(search_space: Mapping[str, Distribution], count: int, seed: int) -> tuple[Tensor, list[dict[str, Any]]]:
     """At most ``count`` different settings, spread evenly: as columns ``(m, d)``, and as parameters."""
-    points = torch.quasirandom.SobolEngine(len(search_space), scramble=True, seed=seed).draw(count, dtype=torch.double)
+    engine = torch.quasirandom.SobolEngine(len(search_space), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    points = engine.draw(count, dtype=torch.double)
     params = [decode_parameters(point, search_space) for point in points]
     columns = torch.stack([encode_parameters(each, search_space) for each in params])
     _, which = torch.unique(columns, dim=0, return_inverse=True)
