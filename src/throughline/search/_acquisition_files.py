@@ -49,5 +49,6 @@ def load_policy(path: str | os.PathLike[str]) -> NeuralAcquisitionProcess:
         policy = NeuralAcquisitionProcess(**json.loads(options))
         policy.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} is no policy that save_policy wrote, or is damaged: {error}") from error
+        cause = " ".join(str(error).split())
+        raise ValueError(f"{path} is no policy that save_policy wrote, or is damaged: {cause}") from error
     return policy.eval()

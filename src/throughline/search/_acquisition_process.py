@@ -48,7 +48,7 @@ class BarDistribution(nn.Module):
         self._check(logits)
         if y.shape != logits.shape[:-1]:
             raise ValueError(f"y must be {tuple(logits.shape[:-1])} like logits, got {tuple(y.shape)}")
-        bar = torch.bucketize(y.detach(), self.borders[1:-1].to(y.dtype), right=True)
+        bar = torch.bucketize(y.detach().contiguous(), self.borders[1:-1].to(y.dtype), right=True)
         log_density = logits.log_softmax(-1) - self.borders.diff().log()
         return log_density.gather(-1, bar.unsqueeze(-1)).squeeze(-1)
 
