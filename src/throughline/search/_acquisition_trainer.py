@@ -139,8 +139,9 @@ class AcquisitionTrainer:
         """One iteration: collect a run on each of ``episodes`` tasks, and learn from them.
 
         Returns:
-            ``policy_loss``, ``value_loss`` and ``likelihood_loss`` as means over the gradient steps; ``return``, the
-            discounted sum of the rewards, and ``regret``, that after the last trial, as means over the runs.
+            ``policy_loss``, ``value_loss`` and ``likelihood_loss`` as means over the gradient steps, 0 for one
+            whose weight is 0; ``return``, the discounted sum of the rewards, and ``regret``, that after the last trial,
+            as means over the runs.
         """
         rise, left = (self.iterations + 1) / max(self.warmup, 1), self.total - self.iterations
         self._set_lr(min(1.0, rise, max(0, left) / max(self.total - self.warmup, 1)))
@@ -178,25 +179,33 @@ class AcquisitionTrainer:
     def _update(
         self, episodes: Episodes, runs: Runs, rows: Tensor, steps: Tensor, advantages: Tensor, returns: Tensor
     ) -> Tensor:
-        """One gradient step on the transitions (rows, steps); its three losses."""
+        """One gradient step on the transitions (rows, steps); its three losses, 0 for one that has no weight."""
+        errors = self.policy.value(runs.state[rows, steps]) - returns[rows, steps]
+        value_loss = errors.square().mean()
+        policy_loss = entropy = likelihood_loss = torch.zeros_like(value_loss)
+        if self.rl_coef or self.entropy_coef:
+            policy_loss, entropy = self._ppo(episodes, runs, rows, steps, advantages[rows, steps])
+        if self.likelihood_coef:
+            likelihood_loss = self._likelihood(Episodes(*(part[rows] for part in episodes)))
+        loss = self.rl_coef * policy_loss + self.value_coef * value_loss + self.likelihood_coef * likelihood_loss
+        self._descend(loss - self.entropy_coef * entropy)
+        return torch.stack([policy_loss, value_loss, likelihood_loss]).detach()
+
+    def _ppo(
+        self, episodes: Episodes, runs: Runs, rows: Tensor, steps: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The clipped objective, negated, and the entropy of the choices."""
         x, y, mask = run_context(episodes, runs, rows, steps)
         index = runs.offered[rows, steps].unsqueeze(-1).expand(-1, -1, x.shape[-1])
         offered = episodes.x[rows].gather(1, index)
-        out = self.policy(x, y, offered, runs.state[rows, steps], context_mask=mask)
-        log_probs = out.acquisition.masked_fill(~runs.open[rows, steps], -torch.inf).log_softmax(-1)
+        scores = self.policy(x, y, offered, runs.state[rows, steps], context_mask=mask).acquisition
+        log_probs = scores.masked_fill(~runs.open[rows, steps], -torch.inf).log_softmax(-1)
         log_prob = log_probs.gather(1, runs.action[rows, steps].unsqueeze(-1)).squeeze(-1)
         ratio = (log_prob - runs.log_prob[rows, steps]).exp()
-        advantage = standardized(advantages[rows, steps])
+        advantage = standardized(advantages)
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = (out.value - returns[rows, steps]).square().mean()
-        likelihood_loss = self._likelihood(Episodes(*(part[rows] for part in episodes)))
-        loss = self.rl_coef * policy_loss + self.value_coef * value_loss + self.likelihood_coef * likelihood_loss
-        if self.entropy_coef:
-            entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1).mean()
-            loss = loss - self.entropy_coef * entropy
-        self._descend(loss)
-        return torch.stack([policy_loss, value_loss, likelihood_loss]).detach()
+        entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1).mean()
+        return -torch.minimum(ratio * advantage, clipped * advantage).mean(), entropy
 
     def _likelihood(self, episodes: Episodes) -> Tensor:
         """Negative log-likelihood of all candidates, from random ones of them."""

@@ -1,6 +1,7 @@
 """Search over given candidates by ask and tell: with a trained policy, or with a Gaussian process."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -150,7 +151,9 @@ class GPOptimizer:
         models, fit = search_extra("botorch.models"), search_extra("botorch.fit")
         likelihoods, analytic = search_extra("gpytorch.mlls"), search_extra("botorch.acquisition.analytic")
         y = self.trials.outcomes().unsqueeze(-1) * (1 if self.trials.maximize else -1)
-        model = models.SingleTaskGP(self.trials.inputs().double(), y)
+        with warnings.catch_warnings():  # of a single outcome, which is standardised to 0
+            warnings.filterwarnings("ignore", message=r"Data \(outcome observations\) is not standardized")
+            model = models.SingleTaskGP(self.trials.inputs().double(), y)
         fit.fit_gpytorch_mll(likelihoods.ExactMarginalLogLikelihood(model.likelihood, model))
         return analytic.LogExpectedImprovement(model, best_f=y.max())
 
