@@ -73,8 +73,11 @@ class NAPOptimizer:
         x = self.trials.inputs().to(weight)
         y = scaled_outcomes(self.trials.outcomes(), self.y_bounds, self.trials.maximize).to(weight)
         state = torch.stack([y.max() if told else y.new_zeros(()), y.new_tensor(told / self.horizon)])
-        scores = self.policy(x[None], y[None], untried[None].to(weight), state[None]).acquisition[0]
-        return untried[scores.argmax()]
+        return untried[self._scores(x[None], y[None], untried[None].to(weight), state[None]).argmax()]
+
+    def _scores(self, x: Tensor, y: Tensor, candidates: Tensor, state: Tensor) -> Tensor:
+        scores: Tensor = self.policy(x, y, candidates, state).acquisition[0]
+        return scores
 
     def tell(self, x: Tensor, y: float) -> None:
         """Record a trial, of a candidate or of any other input.
