@@ -16,6 +16,7 @@ from throughline.claims._nap_tables import DIGITS, SETS, SUBSAMPLES, svc_setting
 from throughline.data import DataError, Source
 from throughline.data.cache import kept
 from throughline.errors import ThroughlineError
+from throughline.lab import require
 from throughline.search.meta_bo import gp_prior_tasks
 
 __all__ = ["Config", "Problem", "Task", "check", "load", "related"]
@@ -38,7 +39,7 @@ class Config:
     max_points: int = 256  # of a table that its process is fitted to
     pretrain: int = 500  # gradient steps on the likelihood alone
     pretrain_lr: float = 1e-3
-    iterations: int = 60
+    iterations: int = 90
     episodes: int = 8
     epochs: int = 4
     minibatch: int = 16
@@ -72,6 +73,7 @@ class Problem(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and compute what `load` will need, so that a fault is one line before anything runs."""
+    require("botorch", extra="search")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     for problem in load(config, 0):
@@ -181,8 +183,8 @@ def _own(source: Source) -> list[Task]:
     return [
         Task(
             name,
-            torch.as_tensor((frame[columns].to_numpy(float) - low) / width).float(),
-            torch.as_tensor(frame["y"].to_numpy(float)),
+            torch.tensor((frame[columns].to_numpy(float) - low) / width).float(),
+            torch.tensor(frame["y"].to_numpy(float)),
         )
         for name, frame in grouped.items()
     ]

@@ -1,5 +1,5 @@
 """A search policy learned from earlier searches against a Gaussian process ("End-to-End Meta-Bayesian Optimisation with
-Transformer Neural Processes", NAP, arXiv 2305.15930): support vector machines on 24 data sets by default, the user's
+Transformer Neural Processes", NAP, arXiv 2305.15930): support vector machines on 25 data sets by default, the user's
 own tables, HPO-B and XGBoost at paper scale.
 """
 
@@ -38,6 +38,7 @@ class SearchesFromExperience(Claim):
     scales = {
         "smoke": Config(
             "quadratics",
+            horizon=6,
             test_sets=2,
             repetitions=1,
             d_model=16,
@@ -149,7 +150,7 @@ def searched(arm: str, problem: Problem, config: Config, seed: int, log: Log) ->
             found.append(regret(task, tried))
             if policy is not None and number == 0 and repetition == 0:
                 log.keep(tried=task.x[tried], outcomes=task.y[tried], x=task.x, y=task.y)
-                if task.x.shape[1] == 3:
+                if config.dataset == "svc" and config.data is None:
                     log.keep(surfaces=surfaces(policy, task, tried, config))
         log(number, of=len(problem.test))
     return found
