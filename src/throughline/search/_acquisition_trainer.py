@@ -186,7 +186,8 @@ class AcquisitionTrainer:
         if self.rl_coef or self.entropy_coef:
             policy_loss, entropy = self._ppo(episodes, runs, rows, steps, advantages[rows, steps])
         if self.likelihood_coef:
-            likelihood_loss = self._likelihood(Episodes(*(part[rows] for part in episodes)))
+            tasks = rows.unique()  # each once, however many of its transitions are here
+            likelihood_loss = self._likelihood(Episodes(*(part[tasks] for part in episodes)))
         loss = self.rl_coef * policy_loss + self.value_coef * value_loss + self.likelihood_coef * likelihood_loss
         self._descend(loss - self.entropy_coef * entropy)
         return torch.stack([policy_loss, value_loss, likelihood_loss]).detach()
