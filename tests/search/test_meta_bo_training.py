@@ -31,10 +31,12 @@ def policy(seed: int = 0, **changes: Any) -> NeuralAcquisitionProcess:
         return NeuralAcquisitionProcess(2, **sizes).double().eval()
 
 
-def quadratics(count: int = 6, size: int = 20, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+def quadratics(
+    count: int = 6, size: int = 20, seed: int = 0, within: tuple[float, float] = (0.0, 1.0)
+) -> list[tuple[Tensor, Tensor]]:
     draw = seeded(seed)
     x = torch.rand(count, size, 2, generator=draw)
-    centres = torch.rand(count, 1, 2, generator=draw)
+    centres = within[0] + (within[1] - within[0]) * torch.rand(count, 1, 2, generator=draw)
     return [*zip(x, 1 - (x - centres).square().sum(-1), strict=True)]
 
 
@@ -176,7 +178,7 @@ def test_a_step_on_the_policy_that_collected_has_ratio_one() -> None:
 
 
 def test_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer(top_k=3, clip=0.1)
+    made = trainer(top_k=3, clip=0.002)
     episodes = made.pool.draw(6, seeded(4))
     runs = collect(made.policy, episodes, horizon=4, top_k=3, regret_floor=1e-3, generator=seeded())
     made.policy = policy(seed=5)  # as if it had learned: the ratios are no longer one
@@ -184,7 +186,8 @@ def test_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, steps = torch.tensor([0, 2, 5, 5]), torch.tensor([0, 3, 1, 2])
     totals: list[Tensor] = []
     monkeypatch.setattr(made, "_descend", totals.append)
-    monkeypatch.setattr(made, "_likelihood", lambda episodes: torch.tensor(7.0, dtype=torch.float64))
+    asked: list[Episodes] = []
+    monkeypatch.setattr(made, "_likelihood", lambda e: asked.append(e) or torch.tensor(7.0, dtype=torch.float64))
     made.rl_coef, made.value_coef, made.likelihood_coef, made.entropy_coef = 2.0, 3.0, 5.0, 0.5
     policy_loss, value_loss, likelihood_loss = made._update(episodes, runs, rows, steps, advantages, returns).tolist()
     a = advantages[rows, steps].numpy()
@@ -198,12 +201,13 @@ def test_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
             )
         log_p = out.acquisition[0, runs.offered[e, t]].log_softmax(0)
         ratio = (log_p[runs.action[e, t]] - runs.log_prob[e, t]).exp().item()
-        terms.append(min(ratio * a[i], min(max(ratio, 0.9), 1.1) * a[i]))
+        terms.append(min(ratio * a[i], min(max(ratio, 0.998), 1.002) * a[i]))
         errors.append((out.value.item() - returns[e, t].item()) ** 2)
         entropies.append(-(log_p.exp() * log_p).sum().item())
     assert policy_loss == pytest.approx(-np.mean(terms))
     assert value_loss == pytest.approx(np.mean(errors))
     assert likelihood_loss == 7
+    assert torch.equal(asked[0].y, episodes.y[[0, 2, 5]])  # each task once
     total = -2 * np.mean(terms) + 3 * np.mean(errors) + 5 * 7 - 0.5 * np.mean(entropies)
     assert totals[0].item() == pytest.approx(total)
 
@@ -221,18 +225,20 @@ def test_the_likelihood_is_over_all_real_candidates() -> None:
 
 def test_pretraining_learns_a_likelihood_and_steps_a_policy() -> None:
     net = policy(d_model=32, dim_feedforward=32).float()
-    options = {"tasks": quadratics(40, 30), "num_candidates": 30, "episodes": 16, "value_coef": 0.1}
+    corner = quadratics(40, 30, within=(0.8, 1.0))  # whoever has seen a few looks there first
+    options = {"tasks": corner, "num_candidates": 30, "episodes": 16, "value_coef": 0.1}
     made = trainer(net, lr=3e-3, **options)
     before = made._likelihood(made.pool.draw(64, seeded(9))).item()
     made.pretrain(100)
     assert made._likelihood(made.pool.draw(64, seeded(9))).item() < before - 0.5
-    rl = trainer(net, lr=1e-3, total=100, regret_floor=1e-3, gamma=0.8, gae_lambda=0.8, **options)
-    reports = [rl.step() for _ in range(100)]
+    sizes = {"epochs": 4, "minibatch_size": 32, "top_k": 30, "total": 30}
+    rl = trainer(net, lr=1e-3, regret_floor=1e-3, gamma=0.8, gae_lambda=0.8, **sizes, **options)
+    reports = [rl.step() for _ in range(30)]
     early, late = (
-        [np.mean([r[key] for r in part]) for key in ("regret", "return")] for part in (reports[:15], reports[-15:])
+        [np.mean([r[key] for r in part]) for key in ("regret", "return")] for part in (reports[:3], reports[-8:])
     )
-    assert late[0] < 0.75 * early[0]  # random choices stay where they are
-    assert late[1] > early[1] + 0.3
+    assert late[0] < 0.4 * early[0]
+    assert late[1] > early[1] + 0.5
 
 
 def test_the_learning_rate_rises_falls_and_ends_at_zero() -> None:
