@@ -14,7 +14,7 @@ from PIL import Image
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
-from throughline.claims import _dkvb_cache, _dkvb_data, _dkvb_encoder, _dkvb_toy
+from throughline.claims import _dkvb_data, _dkvb_encoder, _dkvb_toy
 from throughline.claims._dkvb_data import Config, load
 from throughline.claims.dkvb import (
     StreamWithoutForgetting,
@@ -222,25 +222,6 @@ def test_an_encoder_is_frozen_and_in_evaluation_mode(cache_folder: Path) -> None
     alone = _dkvb_encoder.embed(encoder, x[:1])
     torch.testing.assert_close(_dkvb_encoder.embed(encoder, x)[:1], alone)  # nothing of the batch in it
     assert same(encoder.state_dict(), state)
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "file" / project)
-    assert _dkvb_cache.kept("any", {}, lambda: {"a": torch.ones(2)})["a"].tolist() == [1, 1]
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
-
-    def full(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(_dkvb_cache, "_write", full)
-    assert _dkvb_cache.kept("any", {}, lambda: {"a": torch.ones(2)})["a"].tolist() == [1, 1]
-
-    def fails() -> dict[str, Tensor]:
-        raise OSError("of the computation itself")
-
-    with pytest.raises(OSError, match="of the computation itself"):
-        _dkvb_cache.kept("any", {}, fails)
 
 
 def test_thickened_strokes() -> None:

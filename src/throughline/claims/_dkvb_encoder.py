@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims._backbones import headless
-from throughline.claims._dkvb_cache import kept
 from throughline.claims.groco import affine_view
 from throughline.data import entries, omniglot
+from throughline.data.cache import kept
 from throughline.lab import require
 from throughline.lab.store import code_version
 
