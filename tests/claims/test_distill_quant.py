@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from throughline.claims import _distill_quant_data as data
 from throughline.claims import _distill_quant_training as training
+from throughline.claims._augmentation import shifted_and_mirrored
 from throughline.claims.distill_quant import LowBitStudent
 from throughline.data import DataError, Source
 from throughline.discrete.quantization import uniform_quantize
@@ -178,7 +179,7 @@ def test_networks_have_the_sizes_that_are_claimed() -> None:
 
 def test_augmented_images_are_shifted_and_mirrored_ones() -> None:
     x = torch.rand(40, 2, 6, 5)
-    shifted = data.augmented(x, torch.Generator().manual_seed(0))
+    shifted = shifted_and_mirrored(x, torch.Generator().manual_seed(0))
     assert shifted.shape == x.shape
     padded = nn.functional.pad(x, (4, 4, 4, 4))
     kinds = set()
@@ -273,7 +274,9 @@ def test_paper_scale_runs_through_torchvision(
 
 def test_with_augmentation_the_teacher_sees_what_the_student_sees() -> None:
     torch.manual_seed(0)
-    task = data.Task(torch.rand(8, 3, 4, 4), torch.arange(8) % 2, *[torch.zeros(0)] * 2, None, None, data.augmented)  # type: ignore[arg-type]
+    task = data.Task(
+        torch.rand(8, 3, 4, 4), torch.arange(8) % 2, *[torch.zeros(0)] * 2, None, None, shifted_and_mirrored
+    )  # type: ignore[arg-type]
     trainer = training.Trainer(task, SMOKE, 0, Notes(), 1)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     objective = trainer.taught_by(teacher)

@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from throughline.claims._augmentation import shifted_and_mirrored
 from throughline.data import Source, digits, image_folder, mnist, standardize, stratified_split
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 
-__all__ = ["Config", "Task", "augmented", "check", "load"]
+__all__ = ["Config", "Task", "check", "load"]
 
 TEACHER = ((76, 76), (126, 126), (148,) * 4), (1200, 1200), 3  # convolutions between poolings, hidden layers, kernel
 STUDENTS = {  # of CIFAR-10, by millions of parameters
@@ -81,18 +81,6 @@ def load(config: Config, seed: int) -> Task:
     return task._replace(**{name: getattr(task, name).to(config.device) for name in ("x", "y", "test_x", "test_y")})
 
 
-def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
-    """Images ``(n, c, h, w)`` shifted by up to four pixels, half of them mirrored."""
-    n, _, height, width = x.shape
-    top, left = torch.randint(9, (2, n), generator=draw).to(x.device)
-    mirrored = (torch.rand(n, generator=draw) < 0.5).to(x.device)
-    rows = top[:, None] + torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device)
-    columns = left[:, None] + torch.where(mirrored[:, None], columns.flip(0), columns)
-    each = torch.arange(n, device=x.device)[:, None, None]
-    return F.pad(x, (4, 4, 4, 4)).movedim(1, -1)[each, rows[:, :, None], columns[:, None]].movedim(-1, 1)
-
-
 def _pictures(config: Config, seed: int) -> Task:
     if config.data is not None:
         images = image_folder(config.data.path, size=config.data.size or 32)
@@ -145,7 +133,7 @@ def _cifar(config: Config) -> Task:
             return lambda: WideResNet(*WIDE[role], classes).to(config.device)
         return lambda: deep_convnet(*(TEACHER if role == "teacher" else STUDENTS[config.millions])).to(config.device)
 
-    return Task(x, parts[1], test_x, parts[3], network("teacher"), network("student"), augmented)
+    return Task(x, parts[1], test_x, parts[3], network("teacher"), network("student"), shifted_and_mirrored)
 
 
 def mlp(inputs: int, hidden: int, classes: int) -> nn.Sequential:

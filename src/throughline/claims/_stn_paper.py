@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from throughline.claims._augmentation import shifted_and_mirrored
 from throughline.claims._stn_data import Batches, Config, Score, Task, Values, at, scored, shuffled, uniform
 from throughline.data import DataError, fetch
 from throughline.lab import require
@@ -67,7 +68,7 @@ def cifar(config: Config, seed: int) -> Task:
     draw = torch.Generator().manual_seed(seed + 1)
 
     def augment(x: Tensor, values: Values) -> Tensor:
-        made = (jittered(cropped(x, draw), values, draw) - mean) / std
+        made = (jittered(shifted_and_mirrored(x, draw), values, draw) - mean) / std
         size = (1 + values["input scaling"] * torch.rand(len(x), generator=draw).to(x.device)).view(-1, 1, 1, 1)
         grow = (torch.rand(len(x), 1, 1, 1, generator=draw) < 0.5).to(x.device)
         return cutout(made * torch.where(grow, size, 1 / size), values["holes"], values["length"], draw)
@@ -99,18 +100,6 @@ def cifar(config: Config, seed: int) -> Task:
 def _places(kind: type[nn.Module]) -> list[int]:
     with torch.device("meta"):
         return [place for place, layer in enumerate(AlexNet(1).features) if isinstance(layer, kind)]
-
-
-def cropped(x: Tensor, draw: torch.Generator) -> Tensor:
-    """Images shifted by up to four pixels, half of them mirrored: what both arms always do."""
-    n, _, height, width = x.shape
-    top, left = torch.randint(9, (2, n), generator=draw).to(x.device)
-    mirrored = (torch.rand(n, generator=draw) < 0.5).to(x.device)
-    rows = top[:, None] + torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device)
-    columns = left[:, None] + torch.where(mirrored[:, None], columns.flip(0), columns)
-    each = torch.arange(n, device=x.device)[:, None, None]
-    return F.pad(x, (4, 4, 4, 4)).movedim(1, -1)[each, rows[:, :, None], columns[:, None]].movedim(-1, 1)
 
 
 def jittered(x: Tensor, values: Values, draw: torch.Generator) -> Tensor:
