@@ -186,7 +186,7 @@ class AcquisitionTrainer:
         if self.rl_coef or self.entropy_coef:
             policy_loss, entropy = self._ppo(episodes, runs, rows, steps, advantages[rows, steps])
         if self.likelihood_coef:
-            tasks = rows.unique()  # each once, however many of its transitions are here
+            tasks = torch.unique(rows)  # each once, however many of its transitions are here
             likelihood_loss = self._likelihood(Episodes(*(part[tasks] for part in episodes)))
         loss = self.rl_coef * policy_loss + self.value_coef * value_loss + self.likelihood_coef * likelihood_loss
         self._descend(loss - self.entropy_coef * entropy)
