@@ -46,7 +46,7 @@ def surfaces(results: Results) -> "Figure | None":
         dots = row[-1].scatter(*places.T, c=arrays["y"], cmap="viridis", s=12)
         best = arrays["y"].argmax()
         row[-1].scatter(*places[best], marker="o", facecolors="none", edgecolors="#e0692f", s=90, linewidths=1.6)
-        row[-1].set_title("all settings; the best in a ring")
+        row[-1].set_title("all; the best in a ring")
         figure.colorbar(dots, ax=row[-1], label="balanced accuracy")
         row[0].set_ylabel(LABELS[1])
     for axis in axes[-1]:
