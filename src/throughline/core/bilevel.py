@@ -213,8 +213,8 @@ def unroll(
         inner_params: y_0.
         steps: at least 1.
         lr: positive and finite.
-        checkpoint: keep the y's only and compute each step once more in the backward pass: memory of
-            O(steps·|y|) instead of O(steps·activations). What the loss closes over then gets no gradient.
+        checkpoint: keep the y's only and compute each step once more in the backward pass: memory of O(steps) times
+            the size of y instead of its activations. What the loss closes over then gets no gradient.
 
     Returns:
         y_steps, like ``inner_params``.

@@ -21,7 +21,7 @@ FAR = -15.0  # below it log softplus(s) is s to seven digits
 class Hyperparameter:
     """One hyperparameter to tune: its range, where it starts, and how widely it is perturbed.
 
-    Attributes:
+    Args:
         name: by which losses, augmentations and dropout layers know it.
         initial: inside the open interval (low, high); of a discrete one, an integer of low, …, high.
         low, high: the range, each finite or infinite.

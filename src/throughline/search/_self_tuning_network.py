@@ -41,9 +41,8 @@ class SelfTuningNetwork(nn.Module):
     Args:
         module, space, dropout, exclude: see `convert`.
 
-    Attributes:
-        model: the converted copy of ``module``.
-        space: the hyperparameters, not registered: `SelfTuner` optimises and saves them.
+    ``model`` is the converted copy of ``module``, and ``space`` the hyperparameters, which are not registered:
+    `SelfTuner` optimises and saves them.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class SelfTuningNetwork(nn.Module):
         """Run the model at λ, which its layers and its tunable dropouts both get.
 
         Args:
-            *args, **kwargs: the model's own.
+            args, kwargs: the model's own.
             hyper: unconstrained λ, ``(n,)`` for all samples or ``(B, n)`` for each its own; by default
                 ``space.location``.
 
