@@ -150,7 +150,7 @@ def test_both_refuse_the_same(make: Any) -> None:
         (CANDIDATES[:0], r"candidates must be \(m, d\), none of them 0, got \(0, 2\)"),
         (CANDIDATES[0], r"candidates must be \(m, d\)"),
         (CANDIDATES / 0, "candidates must be finite"),
-        (CANDIDATES[[0, 1, 0]], "candidates must all be different, got 3 rows and 2 of a kind"),
+        (CANDIDATES[[0, 1, 0]], "candidates must all be different, got 3 rows, 2 of them different"),
     ):
         with pytest.raises(ValueError, match=match):
             make(candidates)

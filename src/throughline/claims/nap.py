@@ -171,7 +171,7 @@ def searched(arm: str, problem: Problem, config: Config, seed: int, log: Log) ->
             if policy is not None and number == 0 and repetition == 0:
                 log.keep(tried=task.x[tried], outcomes=task.y[tried], x=task.x, y=task.y)
                 if config.dataset == "svc" and config.data is None:
-                    log.keep(surfaces=surfaces(policy, task, tried, config))
+                    log.keep(surfaces=surfaces(arm, policy, task, tried, config))
         log(number, of=len(problem.test))
     return found
 
@@ -263,8 +263,8 @@ def trained(arm: str, problem: Problem, config: Config, seed: int, log: Log) -> 
 
 
 @torch.no_grad()
-def surfaces(policy: NeuralAcquisitionProcess, task: Task, tried: list[int], config: Config) -> Tensor:
-    """Acquisition values over the first two coordinates, the third at its middle, before some of the trials."""
+def surfaces(arm: str, policy: NeuralAcquisitionProcess, task: Task, tried: list[int], config: Config) -> Tensor:
+    """What an arm goes by, over the first two coordinates, the third at its middle, before some of the trials."""
     axis = torch.linspace(0, 1, GRID)
     grid = torch.stack([*torch.meshgrid(axis, axis, indexing="xy"), torch.full((GRID, GRID), 0.5)], -1).flatten(0, 1)
     found = []
@@ -272,5 +272,8 @@ def surfaces(policy: NeuralAcquisitionProcess, task: Task, tried: list[int], con
         x, y = task.x[tried[:t]], task.y[tried[:t]]
         state = torch.tensor([float(y.max()) if t else 0.0, t / config.horizon])
         batch = (part[None].to(config.device) for part in (x, y, grid, state))
-        found.append(policy(*batch).acquisition[0].view(GRID, GRID).cpu())
+        out = policy(*batch)
+        best = state[None, 0].to(config.device)
+        scores = out.acquisition if arm == "nap" else policy.bars.expected_improvement(out.bars, best)
+        found.append(scores[0].view(GRID, GRID).cpu())
     return torch.stack(found)

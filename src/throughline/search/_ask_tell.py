@@ -171,7 +171,9 @@ class Trials:
             raise ValueError("candidates must be finite")
         distinct = len(torch.unique(candidates, dim=0))
         if distinct < len(candidates):
-            raise ValueError(f"candidates must all be different, got {len(candidates)} rows and {distinct} of a kind")
+            raise ValueError(
+                f"candidates must all be different, got {len(candidates)} rows, {distinct} of them different"
+            )
         self.candidates, self.maximize = candidates.detach().clone(), maximize
         self.tried = torch.zeros(len(candidates), dtype=torch.bool, device=candidates.device)
         self.x: list[Tensor] = []
