@@ -155,6 +155,18 @@ def test_the_best_moment_is_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> N
     assert best.stopped
 
 
+def test_a_rate_that_has_decayed_to_nothing_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = data.load(SMOKE, 0)
+    best = training.Best(task, replace(SMOKE, decay=0.1, decay_after=1, least_lr=0.05), Notes())
+    monkeypatch.setattr(best, "task", task._replace(score=lambda net, part: data.Score(1.0, 0.5)))
+    network = task.network()
+    optimizer, least, stopped = torch.optim.SGD(network.parameters(), 1.0), float("inf"), []
+    for step in range(3):
+        least = best.look(step, network, optimizer, least)
+        stopped.append(best.stopped)
+    assert stopped == [False, False, True]
+
+
 def test_steps_that_one_trial_leaves_go_to_another() -> None:
     _, notes = run("random_search", stop_after=1, lr=0.0)
     assert len(notes.arrays["trials"]) == 3  # a second look without gain stops after six steps: nothing is left over

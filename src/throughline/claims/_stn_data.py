@@ -67,6 +67,7 @@ class Config:
     decay: float = 1.0  # of the rate, when the validation loss has not improved for `decay_after` looks
     decay_after: int = 0
     stop_after: int = 0  # looks without improvement; 0 for never
+    least_lr: float = 0.0  # below which a run stops
     search: Literal["random", "tpe", "grid"] = "random"  # the last two by optuna
     length: int = 70  # of a window of text
     root: str = ""  # paper scale: torchvision's folder, or the one with ptb.train.txt

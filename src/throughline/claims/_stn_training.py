@@ -27,7 +27,7 @@ class Best:
     def __init__(self, task: Task, config: Config, log: Log) -> None:
         self.task, self.config, self.log = task, config, log
         self.network: nn.Module | None = None
-        self.loss, self.since = float("inf"), 0
+        self.loss, self.since, self.rate = float("inf"), 0, float("inf")
         # on a GPU this process mostly waits
         self.clock = time.perf_counter if config.device.startswith("cuda") else time.process_time
         self.began, self.course = self.clock(), [[0.0, float("inf")]]
@@ -43,12 +43,14 @@ class Best:
         if self.config.decay_after and self.since and self.since % self.config.decay_after == 0:
             for group in optimizer.param_groups:
                 group["lr"] *= self.config.decay
+        self.rate = max(group["lr"] for group in optimizer.param_groups)
         return min(loss, own)
 
     @property
     def stopped(self) -> bool:
-        """Whether there has been no improvement for too long."""
-        return bool(self.config.stop_after) and self.since >= self.config.stop_after
+        """Whether there has been no improvement for too long, or the rate has decayed to nothing."""
+        config = self.config
+        return (bool(config.stop_after) and self.since >= config.stop_after) or self.rate < config.least_lr
 
     def metrics(self) -> Metrics:
         """The best network on the test set, and its compute kept for the pictures."""

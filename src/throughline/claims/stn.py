@@ -45,6 +45,7 @@ class TunesWhileTraining(Claim):
             decay=0.1,
             decay_after=60,
             stop_after=75,
+            least_lr=1e-5,
             device="cuda",
         ),
     }
