@@ -286,11 +286,9 @@ def _unrolled(loss: Loss, x: Tree, y: Tree, options: dict[str, Any]) -> tuple[Tr
 
 def _finite_difference(outer: Loss, inner: Loss, x: Tree, y: Tree, *, lr: float, epsilon: float) -> Tree:
     """∇_x F(x, y') − lr·[∇_x g(x, y + εv') − ∇_x g(x, y − εv')]/(2ε), where y' = y − lr·∇_y g and v' = ∇_y F(x, y')."""
-    moved = add_scaled(y, -lr, slope(inner, x, y, "inner_loss")) if lr else y
-    direct, v = gradients(outer, x, moved, "outer_loss")
-    del moved
     if lr == 0:
-        return direct
+        return gradients(outer, x, y, "outer_loss")[0]
+    direct, v = gradients(outer, x, add_scaled(y, -lr, slope(inner, x, y, "inner_loss")), "outer_loss")
     norm = dot(v, v).sqrt()
     reach = torch.where(norm > 0, epsilon / norm, 0)  # ε; no move at all along a gradient of zero
     x, y, v = (tree_map(widened, tree) for tree in (x, y, v))  # ε is lost in the rounding of half precisions

@@ -124,9 +124,9 @@ def neumann_series(matvec: Callable[[Tree], Tree], b: Tree, *, lr: float, steps:
     check_solver(steps=steps, lr=lr)
     dtypes = tree_map(lambda leaf: leaf.dtype, b)
     total = term = tree_map(widened, b)
-    for _ in range(steps):
+    for step in range(steps):
         term = add_scaled(term, -lr, matvec(tree_map(Tensor.to, term, dtypes)))
-        total = add_scaled(total, 1.0, term)
+        total = tree_map(Tensor.add_, total, term) if step else add_scaled(total, 1.0, term)  # b stays as it is
     return tree_map(lambda leaf, dtype: (lr * leaf).to(dtype), total, dtypes)
 
 
