@@ -76,6 +76,7 @@ CASES = [
         scoring,
         0.25,
         f"nn.TransformerEncoder of torch {torch.__version__}, dense mask",
+        bar_memory=0.2,
         flops=LAYERS * 2.0 * (TOKENS * (4 * WIDTH**2 + 2 * WIDTH * FORWARD) + 2 * TOKENS * TRIALS * WIDTH)
         + 2.0 * CANDIDATES * (WIDTH * FORWARD + FORWARD * 1_000 + (1_000 + WIDTH) * 200 + 2 * 200**2),
     ),
