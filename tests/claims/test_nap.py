@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims import _nap_data, _nap_tables
+from throughline.claims import _nap_data, _nap_tables, nap
 from throughline.claims._nap_data import Config, Task
 from throughline.claims.nap import SearchesFromExperience, initial, optimizer_of, regret, search, trained
 from throughline.data import DataError, Source
@@ -413,3 +413,13 @@ def test_draws_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(paired.axes) == 1
     judgement = judge(results)
     assert len(judgement.outcomes) == 2
+
+
+def test_each_policy_is_pictured_by_what_it_goes_by() -> None:
+    torch.manual_seed(0)
+    policy = nap.NeuralAcquisitionProcess(3, d_model=8, num_layers=1, num_bars=10)
+    task, config = nap.Task("t", torch.rand(9, 3), torch.rand(9)), CLAIM.scales["laptop"]
+    whole, bars = (nap.surfaces(arm, policy, task, list(range(9)), config) for arm in ("nap", "nap_no_rl"))
+    assert whole.shape == bars.shape == (3, nap.GRID, nap.GRID)
+    assert (bars >= 0).all()  # expected improvements
+    assert not torch.allclose(whole, bars)
