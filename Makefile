@@ -27,11 +27,12 @@ bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable '.[search]'  # what the claims at laptop scale import
+	$(PIP) --editable '.[physics,search]'  # what the claims at laptop scale import
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps deepinv  # without torchvision, which has no build for the CPU build of torch; the tests stand in for it
 	touch $@
 
 clean:

@@ -49,7 +49,9 @@ add_module_names = False
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
-    "subsection_order": [f"examples/{area}" for area in ("sensing", "discrete", "search", "continual", "core")],
+    "subsection_order": [
+        f"examples/{area}" for area in ("sensing", "discrete", "search", "physics", "continual", "core")
+    ],
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("throughline",),
     "filename_pattern": r"plot_",

@@ -223,7 +223,16 @@ def doctor() -> None:
     click.echo(
         f"{'python':14} {sys.version.split()[0]}\n{'cores':14} {cores()}\n{'data':14} {', '.join(map(str, folders()))}"
     )
-    for extra, module in (("parquet", "pyarrow"), ("tensorboard", "tensorboard"), ("paper", "torchvision")):
+    extras = {
+        "imaging": "deepinv",
+        "parquet": "pyarrow",
+        "physics": "skfem",
+        "search": "optuna",
+        "tensorboard": "tensorboard",
+        "video": "av",
+        "paper": "torchvision",
+    }
+    for extra, module in extras.items():
         there = find_spec(module) is not None
         click.echo(
             f'{extra:14} {"installed" if there else f"""missing: pip install "throughline[{extra}]" """}'.rstrip()

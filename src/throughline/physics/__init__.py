@@ -1,0 +1,1 @@
+"""Operators and priors for equations and inverse problems."""
