@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         tour_length,
         triangulation_scores,
     )
+    from throughline.data.simulations import Simulation, read_simulation
 
 __all__ = [
     "DataError",
@@ -32,6 +33,7 @@ __all__ = [
     "Omniglot",
     "PlanarBatch",
     "Row",
+    "Simulation",
     "Source",
     "Status",
     "Table",
@@ -54,6 +56,7 @@ __all__ = [
     "omniglot",
     "read_image",
     "read_planar",
+    "read_simulation",
     "read_table",
     "read_unlabelled",
     "solve_tsp",
@@ -65,11 +68,12 @@ __all__ = [
 ]
 
 IMAGES = {"Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image"}
+SIMULATIONS = {"Simulation", "read_simulation"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:  # images and planar points are tensors: torch loads when the first of these is touched
-        module = "images" if name in IMAGES else "planar"
+        module = "images" if name in IMAGES else "simulations" if name in SIMULATIONS else "planar"
         return getattr(importlib.import_module(f"throughline.data.{module}"), name)
     raise AttributeError(f"module 'throughline.data' has no attribute {name!r}")
 

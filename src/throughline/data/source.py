@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
+    from throughline.data.simulations import Simulation
 
 __all__ = ["KINDS", "Kind", "Source"]
 
-Kind = Literal["table", "planar", "text", "images", "tables"]  # what a path can be read as
+Kind = Literal["table", "planar", "text", "images", "tables", "simulation"]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
     "planar": "a file of planar points",
     "text": "a text file",
     "images": "an image folder",
     "tables": "a folder of tables",
+    "simulation": "a folder of a simulation",
 }
 
 
@@ -67,7 +69,8 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables")
+            simulated = any(Path(self.path).glob("*.npz"))
+            return ("images", "tables", "simulation") if simulated else ("images", "tables")
         return ("table", "planar", "text") if Path(self.path).suffix.lower() == ".txt" else ("table", "planar")
 
     def table(self) -> Table:
@@ -95,6 +98,12 @@ class Source:
         if twice is not None:
             raise DataError(f"{self.path}: two tables are named {twice}; rename one")
         return {file.stem: read_frame(file) for file in files}
+
+    def simulation(self) -> "Simulation":
+        """Read meshes and nodal values; `throughline.data.read_simulation` says how."""
+        from throughline.data.simulations import read_simulation
+
+        return read_simulation(self.path)
 
     def planar(self) -> "PlanarBatch":
         """Read a file of planar instances; `throughline.data.read_planar` says how."""

@@ -1,0 +1,131 @@
+"""Folders of simulations: real mesh files and arrays, and each way in which they can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skfem
+import torch
+
+from throughline.data import DataError, Source, read_simulation
+from throughline.data.simulations import inverted
+
+FINE = skfem.MeshTri.init_sqsymmetric().refined(1).with_boundaries({"left": lambda x: x[0] == 0})
+
+
+def folder(root: Path, mesh: Any = FINE, suffix: str = "msh", **changes: Any) -> Path:
+    mesh.save(root / f"plate.{suffix}")
+    draw = np.random.default_rng(0)
+    arrays = {name: draw.standard_normal((5, mesh.p.shape[1])) for name in ("inputs", "outputs")} | changes
+    np.savez(root / "values.npz", **{name: a for name, a in arrays.items() if a is not None})
+    return root
+
+
+@pytest.mark.parametrize("suffix", ["msh", "vtk", "vtu"])
+@pytest.mark.parametrize(
+    "mesh", [FINE, skfem.MeshQuad().refined(2), skfem.MeshTet().refined(1), skfem.MeshHex().refined(1)]
+)
+def test_reads_meshes_and_values(mesh: Any, suffix: str, tmp_path: Path) -> None:
+    found = read_simulation(folder(tmp_path, mesh, suffix))
+    assert len(found.meshes) == 1
+    assert type(found.meshes[0]) is type(mesh)
+    np.testing.assert_allclose(found.meshes[0].p, mesh.p, atol=1e-12)
+    with np.load(tmp_path / "values.npz") as values:
+        torch.testing.assert_close(found.inputs.double(), torch.from_numpy(values["inputs"]), atol=1e-6, rtol=0)
+    if mesh is FINE:
+        assert "left" in found.meshes[0].boundaries
+
+
+def test_coarser_meshes_come_first(tmp_path: Path) -> None:
+    folder(tmp_path)
+    skfem.MeshTri.init_sqsymmetric().save(tmp_path / "zz_coarse.msh")
+    assert [mesh.p.shape[1] for mesh in Source.of(tmp_path).simulation().meshes] == [9, 25]
+
+
+def test_cells_are_inverted() -> None:
+    for mesh in (FINE, skfem.MeshQuad().refined(2), skfem.MeshTet().refined(1), skfem.MeshTri.init_circle(2)):
+        assert len(inverted(mesh)) == 0
+    for mesh, node, to in (
+        (FINE, 4, (0.9, 0.9)),
+        (skfem.MeshQuad().refined(1), 8, (1.2, 1.2)),
+        (skfem.MeshTet().refined(1), 26, (0.9, 0.9, 0.9)),
+    ):
+        p = mesh.p.copy()
+        node = int(((p - p.mean(1, keepdims=True)) ** 2).sum(0).argmin())
+        p[:, node] = to
+        assert len(inverted(type(mesh)(p, mesh.t)))
+
+
+def pulled() -> Any:
+    p = FINE.p.copy()
+    p[:, int(((p - 0.5) ** 2).sum(0).argmin())] = 0.95
+    return skfem.MeshTri(p, FINE.t)
+
+
+def flat() -> Any:
+    p = FINE.p.copy()
+    cell = FINE.t[:, 3]
+    p[:, cell[2]] = p[:, cell[:2]].mean(1)
+    return skfem.MeshTri(p, FINE.t)
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("match", "mesh", "changes"),
+    [
+        (r"plate\.msh: the mesh has \d+ inverted or degenerate cells, the first is number \d+", pulled(), {}),
+        (r"plate\.msh: the mesh has \d+ inverted or degenerate cells", flat(), {}),
+        (r"no array 'outputs', got inputs", FINE, {"outputs": None}),
+        (
+            r"values\.npz: inputs has 24 values a row, and the finest mesh \(plate\.msh\) 25 nodes",
+            FINE,
+            {"inputs": np.zeros((5, 24))},
+        ),
+        (r"outputs must be numbers of shape \(N, nodes\), got float64 \(25,\)", FINE, {"outputs": np.zeros(25)}),
+        (r"inputs must be numbers of shape \(N, nodes\), got <U1", FINE, {"inputs": np.full((5, 25), "a")}),
+        (r"as many inputs as outputs are wanted, got 6 and 5", FINE, {"inputs": np.zeros((6, 25))}),
+        (
+            r"at least 4 rows are wanted, .* got 3",
+            FINE,
+            {"inputs": np.zeros((3, 25)), "outputs": np.zeros((3, 25))},
+        ),
+        (
+            r"outputs holds 2 values that are not finite, the first in row 1",
+            FINE,
+            {"outputs": np.where(np.arange(125).reshape(5, 25) % 60 == 40, np.nan, 1.0)},
+        ),
+    ],
+)
+def test_names_what_is_wrong(match: str, mesh: Any, changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=match):
+        read_simulation(folder(tmp_path, mesh, **changes))
+
+
+def test_files_that_do_not_go_together(tmp_path: Path) -> None:
+    folder(tmp_path)
+    FINE.save(tmp_path / "again.msh")
+    with pytest.raises(DataError, match=r"each mesh must be finer than the one before, got \[25, 25\] nodes"):
+        read_simulation(tmp_path)
+    (tmp_path / "again.msh").unlink()
+    skfem.MeshQuad().save(tmp_path / "squares.msh")
+    with pytest.raises(DataError, match=r"one kind of cell, got squares\.msh of MeshQuad1, plate\.msh of MeshTri1"):
+        read_simulation(tmp_path)
+    (tmp_path / "squares.msh").write_text("nothing of a mesh")
+    with pytest.raises(DataError, match=r"squares\.msh: not a mesh that meshio reads"):
+        read_simulation(tmp_path)
+    for file in ("squares.msh", "plate.msh"):
+        (tmp_path / file).unlink()
+    with pytest.raises(DataError, match=r"no mesh file beside values\.npz"):
+        read_simulation(tmp_path)
+    (tmp_path / "values.npz").write_bytes(b"PK nothing")
+    FINE.save(tmp_path / "plate.msh")
+    with pytest.raises(DataError, match=r"values\.npz: not a readable \.npz"):
+        read_simulation(tmp_path)
+    (tmp_path / "values.npz").unlink()
+    assert "simulation" not in Source.of(tmp_path).kinds
+    with pytest.raises(DataError, match=r"one \.npz with inputs and outputs is wanted, got 0"):
+        read_simulation(tmp_path)

@@ -1,0 +1,528 @@
+"""Function spaces against closed forms, scikit-fem's own projection, dense algebra and brute force."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import skfem
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from throughline.physics.operators import Decoder, Encoder, FunctionSpace, hierarchy, prolongation
+
+SCALAR = {
+    "line P1": (skfem.MeshLine(np.linspace(0, 1, 6)), skfem.ElementLineP1()),
+    "line P2": (skfem.MeshLine(np.linspace(0, 1, 6)), skfem.ElementLineP2()),
+    "tri P1": (skfem.MeshTri.init_lshaped().refined(1), skfem.ElementTriP1()),
+    "tri P2": (skfem.MeshTri().refined(1), skfem.ElementTriP2()),
+    "quad Q1": (skfem.MeshQuad().refined(1), skfem.ElementQuad1()),
+    "quad Q2": (skfem.MeshQuad().refined(1), skfem.ElementQuad2()),
+    "tet P1": (skfem.MeshTet().refined(1), skfem.ElementTetP1()),
+    "tet P2": (skfem.MeshTet(), skfem.ElementTetP2()),
+    "hex Q1": (skfem.MeshHex().refined(1), skfem.ElementHex1()),
+}
+VECTOR = {
+    "tri vector P1": (skfem.MeshTri().refined(1), skfem.ElementVector(skfem.ElementTriP1())),
+    "tri vector P2": (skfem.MeshTri.init_lshaped(), skfem.ElementVector(skfem.ElementTriP2())),
+    "tet vector P1": (skfem.MeshTet().refined(1), skfem.ElementVector(skfem.ElementTetP1())),
+    "quad vector Q1": (skfem.MeshQuad().refined(1), skfem.ElementVector(skfem.ElementQuad1())),
+}
+CONFORMING = {
+    "tri RT": (skfem.MeshTri().refined(2), skfem.ElementTriRT1()),
+    "tri Nédélec": (skfem.MeshTri().refined(2), skfem.ElementTriN1()),
+    "tet RT": (skfem.MeshTet().refined(1), skfem.ElementTetRT1()),
+    "tet Nédélec": (skfem.MeshTet().refined(1), skfem.ElementTetN1()),
+    "quad RT": (skfem.MeshQuad().refined(1), skfem.ElementQuadRT1()),
+}
+SQUARES = skfem.MeshQuad().refined(2)
+BENT = np.stack([SQUARES.p[0] + 0.3 * SQUARES.p[0] * SQUARES.p[1], SQUARES.p[1] + 0.2 * SQUARES.p[0] ** 2])
+SHEARED = skfem.MeshQuad(BENT, SQUARES.t)
+
+
+def made(name: str, **options: Any) -> FunctionSpace:
+    return FunctionSpace(*(SCALAR | VECTOR | CONFORMING)[name], **options)
+
+
+def inside(space: FunctionSpace, count: int = 40) -> Tensor:
+    """Points of the mesh, from random cells and random convex weights of their corners."""
+    draw = np.random.default_rng(0)
+    corners = space.mesh.p[:, space.mesh.t[:, draw.integers(space.mesh.nelements, size=count)]]
+    weights = draw.dirichlet(np.ones(corners.shape[1]), count).T
+    return torch.from_numpy((corners * weights).sum(1).T.copy())
+
+
+def affine(x: Tensor) -> Tensor:
+    return 1 + x @ torch.arange(1.0, x.shape[1] + 1, dtype=x.dtype)
+
+
+def affine_vector(x: Tensor) -> Tensor:
+    return torch.stack([affine(x) * (k + 1) - x[:, k] for k in range(x.shape[1])], 1)
+
+
+def constant_vector(x: Tensor) -> Tensor:
+    return torch.arange(1.0, x.shape[1] + 1, dtype=x.dtype).expand(len(x), -1)
+
+
+# ---- what a space is ----
+
+
+@pytest.mark.parametrize("name", [*SCALAR, *VECTOR, *CONFORMING])
+def test_functions_of_the_space_are_kept(name: str) -> None:
+    """Interpolation, projection and evaluation agree on functions that lie in the space."""
+    space = made(name)
+    f = affine if name in SCALAR else affine_vector if name in VECTOR else constant_vector
+    c = space.interpolate(f)
+    torch.testing.assert_close(space.project(f), c, atol=1e-10, rtol=0)
+    points = inside(space)
+    torch.testing.assert_close(space.evaluate(c, points), f(points), atol=1e-10, rtol=0)
+    assert space.coordinates.shape == (space.dim, space.mesh.dim())
+    if space.nodal:
+        there = space.evaluate(c, space.coordinates)
+        torch.testing.assert_close(there, f(space.coordinates), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*SCALAR, *VECTOR, *CONFORMING])
+def test_projection_and_norm_are_those_of_scikit_fem(name: str) -> None:
+    space = made(name)
+
+    def wave(x: np.ndarray) -> np.ndarray:
+        first = np.sin(5 * x[0]) + x[-1] ** 3
+        return first if space.components is None else np.stack([first * (k + 1) - x[k] for k in range(len(x))])
+
+    c = space.project(torch.from_numpy(wave(space.quadrature_points.numpy().T).T.copy()))
+    np.testing.assert_allclose(c.numpy(), space.basis.project(wave), atol=1e-9)
+    field = space.basis.interpolate(c.numpy())
+    values = np.asarray(field)
+    square = values**2 if space.components is None else (values**2).sum(0)
+    assert space.norm(c).item() == pytest.approx(np.sqrt((square * space.basis.dx).sum()))
+
+
+@pytest.mark.parametrize("name", [*SCALAR, *VECTOR, *CONFORMING])
+def test_edges_are_the_pattern_of_the_mass_matrix(name: str) -> None:
+    space = made(name)
+    cells = space.basis.element_dofs.T
+    wanted = {(a, b) for cell in cells.tolist() for a in cell for b in cell if a != b}
+    source, target = space.edges.tolist()
+    assert set(zip(source, target, strict=True)) == wanted
+    assert len(source) == len(wanted)
+    assert target == sorted(target)
+
+
+def test_probes_of_scikit_fem_give_the_same_values() -> None:
+    for name in ("tri P2", "tri vector P2", "tri RT", "tet P1"):
+        space = made(name)
+        c, points = torch.randn(space.dim, dtype=torch.float64), inside(space)
+        wanted = space.basis.interpolator(c.numpy())(points.numpy().T)
+        found = space.evaluate(c, points).numpy()
+        np.testing.assert_allclose(found if space.components is None else found.T, wanted, atol=1e-10)
+
+
+def test_points_are_found_in_curved_and_sheared_cells() -> None:
+    for mesh in (SHEARED, skfem.MeshTri2.init_circle(2), skfem.MeshTri2.init_circle(1).refined(1)):
+        space = FunctionSpace(mesh)
+        draw = np.random.default_rng(1)
+        cells = draw.integers(mesh.nelements, size=50)
+        local = draw.dirichlet(np.ones(3), 50).T[:2]
+        points = space.basis.mapping.F(local[:, :, None], cells)[:, :, 0]
+        found = space._finder(points, 1e-9)
+        assert (found.distance == 0).all()
+        there = space.basis.mapping.F(found.local[:, :, None], found.cells)[:, :, 0]
+        np.testing.assert_allclose(there, points, atol=1e-9)
+        c = torch.randn(space.dim, dtype=torch.float64)
+        values = space.evaluate(c, torch.from_numpy(points.T.copy()))
+        r, s = local
+        phis = [(1 - r) * (1 - s), r * (1 - s), r * s, (1 - r) * s] if mesh is SHEARED else [1 - r - s, r, s]
+        wanted = (np.array(phis) * c.numpy()[space.basis.element_dofs[:, cells]]).sum(0)
+        np.testing.assert_allclose(values.numpy(), wanted, atol=1e-8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_every_point_is_found_on_a_graded_mesh(seed: int) -> None:
+    """Far cells with near centres do not hide the right one."""
+    draw = np.random.default_rng(seed)
+    mesh = skfem.MeshTri()
+    for _ in range(4):
+        mesh = mesh.refined(mesh.elements_satisfying(lambda x: x[0] + x[1] < draw.uniform(0.3, 0.7)))
+    space = FunctionSpace(mesh)
+    points = torch.from_numpy(draw.uniform(size=(30, 2)))
+    torch.testing.assert_close(space.evaluate(space.interpolate(affine), points), affine(points), atol=1e-10, rtol=0)
+
+
+def test_order_of_convergence_of_the_projection() -> None:
+    """O(h²) of linear and O(h³) of quadratic elements, with the quadrature of the default."""
+    f = lambda x: (3 * x[:, 0]).sin() * (2 * x[:, 1]).cos()  # noqa: E731
+    for element, order in ((skfem.ElementTriP1(), 2), (skfem.ElementTriP2(), 3), (skfem.ElementTriP0(), 1)):
+        found = []
+        for level in (3, 4):
+            space = FunctionSpace(skfem.MeshTri().refined(level), element)
+            fine = FunctionSpace(space.mesh, quadrature_order=10)
+            values = space.evaluate(space.project(f), fine.quadrature_points)
+            weights = torch.from_numpy(fine.basis.dx.ravel())
+            found.append((((values - f(fine.quadrature_points)) ** 2 * weights).sum().sqrt()).item())
+        assert np.log2(found[0] / found[1]) == pytest.approx(order, abs=0.15)
+
+
+def test_mass_counts_area_not_nodes() -> None:
+    """On a graded mesh the norm is that of the function, whatever the number of nodes here and there."""
+    mesh = skfem.MeshTri().refined(2)
+    for _ in range(3):
+        mesh = mesh.refined(mesh.elements_satisfying(lambda x: x[0] < 0.3))
+    space = FunctionSpace(mesh)
+    c = space.interpolate(lambda x: x[:, 0])
+    assert space.norm(c).item() == pytest.approx(3**-0.5)
+    assert c.square().mean().sqrt().item() < 0.8 * 3**-0.5
+    assert space.mass.to_dense().sum().item() == pytest.approx(1)
+
+
+def test_norm_of_nothing_has_no_slope() -> None:
+    space = made("tri P1")
+    c = torch.zeros(2, space.dim, dtype=torch.float64, requires_grad=True)
+    space.norm(c).sum().backward()
+    assert c.grad is not None
+    assert (c.grad == 0).all()
+
+
+# ---- boundary conditions ----
+
+
+def test_dirichlet_by_name_predicate_and_all() -> None:
+    mesh = skfem.MeshTri().refined(2).with_boundaries({"left": lambda x: x[0] == 0, "top": lambda x: x[1] == 1})
+    x = FunctionSpace(mesh).coordinates
+    on = {"left": x[:, 0] == 0, "top": x[:, 1] == 1}
+    border = ((x == 0) | (x == 1)).any(1)
+    for given_, wanted in (
+        ("left", on["left"]),
+        (["left", "top"], on["left"] | on["top"]),
+        (lambda x: x[0] == 0, on["left"]),
+        ("all", border),
+        (None, torch.zeros_like(border)),
+    ):
+        assert torch.equal(FunctionSpace(mesh, dirichlet=given_).constrained, wanted)
+    vector = FunctionSpace(mesh, skfem.ElementVector(skfem.ElementTriP2()), dirichlet="left")
+    assert torch.equal(vector.constrained, vector.coordinates[:, 0] == 0)
+    normal = FunctionSpace(mesh, skfem.ElementTriRT1(), dirichlet="left")
+    assert torch.equal(normal.constrained, normal.coordinates[:, 0] == 0)
+
+
+def test_predicates_select_no_inner_facets() -> None:
+    space = FunctionSpace(skfem.MeshTri().refined(2), dirichlet=lambda x: abs(x[0] - 0.5) < 0.3)
+    assert ((space.coordinates[:, 1] == 0) | (space.coordinates[:, 1] == 1))[space.constrained].all()
+
+
+def test_a_hierarchy_carries_conditions() -> None:
+    mesh = skfem.MeshTri().with_boundaries({"left": lambda x: x[0] == 0})
+    for condition in ("left", lambda x: x[0] == 0):
+        for space in hierarchy(mesh, 3, skfem.ElementTriP2(), dirichlet=condition, quadrature_order=7):
+            assert torch.equal(space.constrained, space.coordinates[:, 0] == 0)
+            assert isinstance(space.element, skfem.ElementTriP2)
+            assert space.basis.X.shape[1] == skfem.Basis(mesh, space.element, intorder=7).X.shape[1]
+    assert [s.dim for s in hierarchy(skfem.MeshHex(), 2)] == [8, 27]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "element"),
+    [
+        (skfem.MeshTri().refined(2), skfem.ElementTriP1()),
+        (skfem.MeshTri().refined(2), skfem.ElementTriP2()),
+        (skfem.MeshQuad().refined(2), skfem.ElementQuad1()),
+        (skfem.MeshTri().refined(2), skfem.ElementVector(skfem.ElementTriP1())),
+        (skfem.MeshTet().refined(1), skfem.ElementTetP1()),
+        (skfem.MeshHex().refined(1), skfem.ElementHex1()),
+        (skfem.MeshLine().refined(3), skfem.ElementLineP2()),
+    ],
+)
+def test_periodic_faces_and_corners_are_one(mesh: Any, element: Any) -> None:
+    d = mesh.dim()
+    space = FunctionSpace(mesh, element, periodic=range(d))
+    whole = FunctionSpace(mesh, element)
+    places = {tuple((np.round(x, 9) % 1).tolist()) for x in whole.coordinates.numpy()}
+    assert space.dim == len(places) * (space.components or 1)
+    assert (space.coordinates < 1 - 1e-9).all()  # each keeps its lowest place
+    torch.testing.assert_close(space.mass.to_dense().sum(), whole.mass.to_dense().sum())
+
+    def wave(x: Tensor) -> Tensor:
+        one = (2 * torch.pi * x).cos().sum(1)
+        return one if space.components is None else torch.stack([one * (k + 1) for k in range(d)], 1)
+
+    c = space.interpolate(wave)
+    low = torch.rand(20, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low[:, 0] = 0
+    high = low.clone()
+    high[:, 0] = 1
+    torch.testing.assert_close(space.evaluate(c, low), space.evaluate(c, high))
+    smooth = whole.interpolate(wave)
+    torch.testing.assert_close(space.norm(c), whole.norm(smooth))
+    assert space.edges.max() < space.dim
+    degrees = torch.bincount(space.edges[1], minlength=space.dim)
+    if isinstance(element, skfem.ElementQuad1):
+        assert (degrees == 8).all()  # no unknown has a border
+
+
+def test_a_periodic_projection_solves_the_periodic_system() -> None:
+    whole = FunctionSpace(skfem.MeshTri().refined(2))
+    space = FunctionSpace(whole.mesh, periodic=[0])
+    join = np.zeros((whole.dim, space.dim))
+    for i, (x, y) in enumerate(whole.coordinates.tolist()):
+        join[i, space.coordinates.tolist().index([x % 1, y])] = 1
+    mass = join.T @ whole.mass.to_dense().numpy() @ join
+    np.testing.assert_allclose(space.mass.to_dense().numpy(), mass, atol=1e-14)
+    values = torch.randn(len(space.quadrature_points), dtype=torch.float64)
+    np.testing.assert_allclose(
+        space.project(values).numpy(), np.linalg.solve(mass, join.T @ (whole.load @ values.numpy())), atol=1e-9
+    )
+
+
+def test_periodic_and_constrained() -> None:
+    mesh = skfem.MeshTri().refined(2)
+    space = FunctionSpace(mesh, periodic=[0], dirichlet="all")  # what is periodic is no boundary
+    assert torch.equal(space.constrained, (space.coordinates[:, 1] == 0) | (space.coordinates[:, 1] == 1))
+    both = FunctionSpace(mesh, periodic=[0], dirichlet=lambda x: x[0] == 1)
+    assert torch.equal(both.constrained, both.coordinates[:, 0] == 0)
+
+
+# ---- bad input ----
+
+TRI = skfem.MeshTri().refined(1).with_boundaries({"left": lambda x: x[0] == 0})
+
+
+def uneven() -> Any:
+    mesh = skfem.MeshTri().refined(2)
+    return mesh.refined(mesh.elements_satisfying(lambda x: x[0] < 0.2))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "call"),
+    [
+        (TypeError, r"mesh must be a skfem.Mesh .*, got int", lambda: FunctionSpace(3)),
+        (TypeError, r"mesh must be a skfem.Mesh of lines.*, got MeshWedge1", lambda: FunctionSpace(skfem.MeshWedge1())),
+        (TypeError, r"element must be a skfem.Element, got str", lambda: FunctionSpace(TRI, "P1")),
+        (
+            TypeError,
+            r"one of the cells of MeshTri1, such as ElementTriP1, got ElementQuad1",
+            lambda: FunctionSpace(TRI, skfem.ElementQuad1()),
+        ),
+        (
+            TypeError,
+            r"element must have one field, got ElementComposite",
+            lambda: FunctionSpace(TRI, skfem.ElementTriP2() * skfem.ElementTriP1()),
+        ),
+        (
+            ValueError,
+            r"dirichlet must name boundaries of the mesh \(left\) or be \"all\", got 'right'",
+            lambda: FunctionSpace(TRI, dirichlet=["left", "right"]),
+        ),
+        (
+            ValueError,
+            r"dirichlet must name boundaries of the mesh \(none\)",
+            lambda: FunctionSpace(skfem.MeshTri(), dirichlet="left"),
+        ),
+        (
+            ValueError,
+            r"dirichlet must select at least one boundary facet, got none",
+            lambda: FunctionSpace(TRI, dirichlet=lambda x: x[0] > 2),
+        ),
+        (
+            ValueError,
+            r"dirichlet must select at least one boundary facet",
+            lambda: FunctionSpace(TRI, dirichlet="all", periodic=[0, 1]),
+        ),
+        (ValueError, r"periodic must hold axes from 0 to 1, got 2", lambda: FunctionSpace(TRI, periodic=[2])),
+        (
+            ValueError,
+            r"the faces of axis 0 must match node by node, got 4 of 14 degrees of freedom without a partner",
+            lambda: FunctionSpace(uneven(), periodic=[0]),
+        ),
+        (
+            ValueError,
+            r"periodic is for elements of nodal values, got ElementTriRT1",
+            lambda: FunctionSpace(TRI, skfem.ElementTriRT1(), periodic=[0]),
+        ),
+        (ValueError, r"quadrature_order must be at least 1, got 0", lambda: FunctionSpace(TRI, quadrature_order=0)),
+        (ValueError, r"levels must be at least 1, got 0", lambda: hierarchy(TRI, 0)),
+        (TypeError, r"mesh must be a skfem.Mesh, got NoneType", lambda: hierarchy(None, 2)),
+        (
+            ValueError,
+            r"f must return shape \(9,\), got shape \(9, 2\)",
+            lambda: FunctionSpace(TRI).interpolate(lambda x: x),
+        ),
+        (
+            ValueError,
+            r"f\(quadrature_points\) must be \(\.\.\., 48\), .* got shape \(48, 2\)",
+            lambda: FunctionSpace(TRI).project(lambda x: x),
+        ),
+        (
+            ValueError,
+            r"f must be \(\.\.\., 48\), .*, got shape \(47,\)",
+            lambda: FunctionSpace(TRI).project(torch.zeros(47)),
+        ),
+        (ValueError, r"f must be finite, got 48 values", lambda: FunctionSpace(TRI).project(torch.full((48,), np.nan))),
+        (
+            ValueError,
+            r"coefficients must be \(\.\.\., 9\), got shape \(8,\)",
+            lambda: FunctionSpace(TRI).norm(torch.zeros(8)),
+        ),
+        (
+            TypeError,
+            r"coefficients must be a floating point tensor",
+            lambda: FunctionSpace(TRI).norm(torch.zeros(9).long()),
+        ),
+        (
+            ValueError,
+            r"points must lie in the mesh, got 2 outside of it, the first \[1\.5, 0\.5\]",
+            lambda: FunctionSpace(TRI).evaluate(torch.zeros(9), torch.tensor([[0.5, 0.5], [1.5, 0.5], [-1.0, 0.0]])),
+        ),
+        (
+            ValueError,
+            r"points must be \(p, 2\)",
+            lambda: FunctionSpace(TRI).evaluate(torch.zeros(9), torch.zeros(3, 3)),
+        ),
+        (ValueError, r"points must be finite", lambda: Decoder(FunctionSpace(TRI), torch.full((3, 2), np.nan))),
+        (TypeError, r"points must be a tensor or a FunctionSpace", lambda: Decoder(FunctionSpace(TRI), [[0.0, 0.0]])),
+        (
+            ValueError,
+            r"coefficients must be finite",
+            lambda: Encoder(FunctionSpace(TRI), FunctionSpace(TRI))(torch.full((9,), np.nan)),
+        ),
+        (
+            ValueError,
+            r"source must have the components of space",
+            lambda: Encoder(FunctionSpace(TRI), made("tri vector P1")),
+        ),
+        (
+            ValueError,
+            r"coarse and fine must be of one dimension and kind",
+            lambda: prolongation(made("tet P1"), made("tri P1")),
+        ),
+    ],
+)
+def test_names_what_is_wrong(error: type[Exception], match: str, call: Callable[[], object]) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+# ---- between meshes ----
+
+
+@pytest.mark.parametrize(
+    ("mesh", "element"),
+    [
+        (skfem.MeshTri.init_lshaped(), skfem.ElementTriP1()),
+        (skfem.MeshTri.init_lshaped(), skfem.ElementTriP2()),
+        (skfem.MeshQuad(), skfem.ElementQuad2()),
+        (skfem.MeshTet(), skfem.ElementTetP2()),
+        (skfem.MeshHex(), skfem.ElementHex1()),
+        (skfem.MeshTri(), skfem.ElementVector(skfem.ElementTriP2())),
+        (skfem.MeshTri(), skfem.ElementTriRT1()),
+        (skfem.MeshTri(), skfem.ElementTriN1()),
+        (skfem.MeshTet(), skfem.ElementTetN1()),
+        (skfem.MeshTri(), skfem.ElementTriP0()),
+    ],
+)
+def test_prolongation_is_the_identity_on_coarse_functions(mesh: Any, element: Any) -> None:
+    coarse, fine = hierarchy(mesh, 2, element)
+    p = prolongation(coarse, fine)
+    assert p.shape == (fine.dim, coarse.dim)
+    c = torch.randn(3, coarse.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lifted = Decoder(coarse, fine)(c)
+    np.testing.assert_allclose(lifted.numpy(), c.numpy() @ p.toarray().T, atol=1e-12)
+    torch.testing.assert_close(fine.norm(lifted), coarse.norm(c))
+    torch.testing.assert_close(Encoder(coarse, fine)(lifted), c, atol=1e-8, rtol=0)
+    points = inside(coarse)
+    torch.testing.assert_close(fine.evaluate(lifted, points), coarse.evaluate(c, points), atol=1e-9, rtol=0)
+
+
+def test_prolongation_joins_periodic_unknowns() -> None:
+    coarse, fine = hierarchy(skfem.MeshTri().refined(1), 2, periodic=[0, 1])
+    p = prolongation(coarse, fine)
+    np.testing.assert_allclose(p.sum(1), 1)
+    c = torch.randn(coarse.dim, dtype=torch.float64)
+    torch.testing.assert_close(fine.norm(torch.from_numpy(p @ c.numpy())), coarse.norm(c))
+
+
+def test_nearly_nested_meshes_continue_the_nearest_cell() -> None:
+    circle = skfem.MeshTri.init_circle(2)
+    moved = circle.refined(1)
+    rim = np.unique(moved.facets[:, moved.boundary_facets()])
+    p = moved.p.copy()
+    p[:, rim] /= np.linalg.norm(p[:, rim], axis=0)  # onto the circle, out of the coarse polygon
+    coarse, fine = FunctionSpace(circle), FunctionSpace(skfem.MeshTri(p, moved.t))
+    with pytest.raises(ValueError, match=r"points must lie in the mesh, got \d+ outside"):
+        coarse.evaluate(torch.zeros(coarse.dim), fine.coordinates)
+    lifted = Decoder(coarse, fine)(coarse.interpolate(affine))
+    torch.testing.assert_close(lifted, fine.interpolate(affine), atol=1e-9, rtol=0)
+
+
+def test_values_of_a_vector_at_scalar_nodes() -> None:
+    vector, scalar = made("tri vector P2"), made("tri P1")
+    values = Decoder(vector, scalar)(vector.interpolate(affine_vector))
+    torch.testing.assert_close(values, affine_vector(scalar.coordinates))
+    points = inside(vector, 7)
+    assert Decoder(vector, points)(torch.zeros(2, 5, vector.dim)).shape == (2, 5, 7, 2)
+
+
+def test_normal_and_tangential_components_continue_across_facets() -> None:
+    """Of H(div) and H(curl) functions with random coefficients, seen from the two sides."""
+    for name, across in (("tri RT", True), ("tri Nédélec", False)):
+        space = made(name)
+        mesh = space.mesh
+        facets = np.flatnonzero(mesh.f2t[1] >= 0)
+        a, b = mesh.p[:, mesh.facets[0, facets]], mesh.p[:, mesh.facets[1, facets]]
+        way = (b - a) / np.linalg.norm(b - a, axis=0)
+        normal = np.stack([-way[1], way[0]])
+        middle, c = 0.7 * a + 0.3 * b, torch.randn(space.dim, dtype=torch.float64)
+        sides = [space.evaluate(c, torch.from_numpy((middle + s * 1e-9 * normal).T.copy())).numpy().T for s in (-1, 1)]
+        jumps = [((sides[0] - sides[1]) * direction).sum(0) for direction in (way, normal)]
+        assert np.abs(jumps[int(across)]).max() < 1e-6
+        assert np.abs(jumps[int(not across)]).max() > 0.1
+
+
+# ---- derivatives, dtypes, storage ----
+
+
+def test_linear_maps_are_differentiated_twice() -> None:
+    space = made("tri P1")
+    fine = FunctionSpace(space.mesh.refined(1))
+    draw = torch.Generator().manual_seed(0)
+    c = torch.randn(2, 2, fine.dim, dtype=torch.float64, generator=draw, requires_grad=True)
+    encode = Encoder(space, fine)
+    for call in (lambda c: encode(c) ** 2, lambda c: Decoder(fine, inside(space, 5))(c) ** 2, fine.norm):
+        assert torch.autograd.gradcheck(call, c, fast_mode=True)
+        assert torch.autograd.gradgradcheck(call, c, fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_results_follow_the_dtype(dtype: torch.dtype) -> None:
+    space = made("tri P1")
+    c = torch.randn(3, space.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points = inside(space, 6)
+    values = torch.randn(
+        3, len(space.quadrature_points), dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    for call, x in ((space.project, values), (space.norm, c), (lambda c: space.evaluate(c, points), c)):
+        found = call(x.to(dtype))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), call(x.to(dtype).double()), atol=3e-2, rtol=2e-2)
+
+
+def test_spaces_are_copied_and_stored() -> None:
+    space = FunctionSpace(TRI, dirichlet="left")
+    c = space.project(affine)
+    for twin in (pickle.loads(pickle.dumps(space)), copy.deepcopy(space)):
+        torch.testing.assert_close(twin.project(affine), c)
+        assert torch.equal(twin.edges, space.edges)
+        torch.testing.assert_close(twin.evaluate(c, inside(space)), affine(inside(space)))
+
+
+def test_nothing_is_dense() -> None:
+    space = FunctionSpace(skfem.MeshTri().refined(5))
+    assert space.mass.layout == torch.sparse_coo
+    assert space.mass._nnz() == space.edges.shape[1] + space.dim
+    assert sp.issparse(prolongation(FunctionSpace(skfem.MeshTri().refined(4)), space))
+    assert prolongation(FunctionSpace(skfem.MeshTri().refined(4)), space).nnz <= 2 * space.dim
