@@ -1,0 +1,225 @@
+"""Networks that are convex in their input ("What's in a Prior? Learned Proximal Networks", arXiv 2310.14344, sec. 3.1).
+
+z₁ = g(H₀x + b₀), z_{k+1} = g(W_k z_k + H_k x + b_k), ψ(x) = wᵀz_K + (μ/2)‖x‖², with every W_k and w ≥ 0 and g a
+softplus, which is convex, non-decreasing and smooth.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import floordiv
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+__all__ = ["InputConvexCNN", "InputConvexMLP", "keep_convex"]
+
+LOG_START, LOG_SPREAD = -10.0, 0.1  # of the logarithm of a convolutional network's non-negative weights
+
+
+class InputConvexMLP(nn.Module):
+    """A multilayer perceptron that is convex in its input: ``(..., in_features)`` to ``(...)``.
+
+    "What's in a Prior? Learned Proximal Networks for Inverse Problems" (arXiv 2310.14344). ``convex.0`` and all of
+    ``skip`` are free; ``convex.1`` and what follows must stay non-negative, which `keep_convex` sees to.
+
+    Args:
+        in_features: d, at least 1.
+        hidden: width, at least 1.
+        depth: hidden layers with non-negative weights, at least 1.
+        beta: sharpness of the softplus log(1 + exp(βt))/β, positive.
+        strong_convexity: μ ≥ 0 of the term (μ/2)‖x‖²; with μ > 0 the gradient of ψ can be inverted everywhere.
+
+    Raises:
+        ValueError: an argument is out of range; in `forward`, another last dimension than d.
+        TypeError: in `forward`, an input that is not floating point.
+
+    >>> InputConvexMLP(2)(torch.randn(7, 2)).shape
+    torch.Size([7])
+    """
+
+    def __init__(
+        self, in_features: int, hidden: int = 50, *, depth: int = 4, beta: float = 10.0, strong_convexity: float = 0.0
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_features=in_features, hidden=hidden, depth=depth)
+        _check_shape(beta, strong_convexity)
+        self.in_features, self.beta, self.strong_convexity = in_features, beta, strong_convexity
+        self.convex = nn.ModuleList([nn.Linear(in_features, hidden)])
+        self.convex.extend(nn.Linear(hidden, hidden, bias=False) for _ in range(depth))
+        self.convex.append(nn.Linear(hidden, 1, bias=False))
+        self.skip = nn.ModuleList(nn.Linear(in_features, hidden) for _ in range(depth))
+        self.skip.append(nn.Linear(in_features, 1))
+        self.project_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_floating(x)
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"x must be (..., {self.in_features}), got shape {tuple(x.shape)}")
+        first, *inner, last = self.convex
+        *skips, shortcut = self.skip
+        z = F.softplus(first(x), self.beta)
+        for layer, skip in zip(inner, skips, strict=True):
+            z = F.softplus(layer(z) + skip(x), self.beta)
+        # products with vectors: the gradient of a linear layer to one feature lies in memory the wrong way round
+        bias: Any = shortcut.bias
+        value: Tensor = z @ _weight(last)[0] + x @ _weight(shortcut)[0] + bias[0]
+        return value + self.strong_convexity / 2 * x.square().sum(-1) if self.strong_convexity else value
+
+    def project_(self) -> Self:
+        """Set what is negative among the weights that must not be to zero, in place."""
+        _clamp(self.convex)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, strong_convexity={self.strong_convexity}"
+
+
+class InputConvexCNN(nn.Module):
+    """A convolutional network that is convex in an image of one size: ``(B, C, S, S)`` to ``(B,)``.
+
+    "What's in a Prior? Learned Proximal Networks" (arXiv 2310.14344): strides (2, 1, 2), hidden 64,
+    β 10 and μ 0.02 are the authors' for 28 pixels, (2, 1, 2, 1, 2), 256, 100 and 2e-6 for 128. Every stage is a 3 × 3
+    convolution with non-negative kernels of what is before it, plus a free one of the image, resized. The authors write
+    α‖x‖² where this has (μ/2)‖x‖²: μ = 2α. ``convex.0`` and all of ``skip`` are free; the rest of ``convex`` must stay
+    non-negative, and starts at exp(N(−10, 0.1²)).
+
+    The network takes no other size. A larger image can be cut into overlapping patches whose results are averaged; the
+    average is no proximal operator any more.
+
+    Args:
+        in_channels: C, at least 1.
+        image_size: S, a multiple of the product of the strides.
+        hidden: channels of the stages, at least 1.
+        strides: of the stages, at least one, each at least 1.
+        head: features behind the stages, at least 1.
+        beta: sharpness of the softplus, positive.
+        strong_convexity: μ ≥ 0.
+
+    Raises:
+        ValueError: an argument is out of range; in `forward`, another shape than ``(B, C, S, S)``.
+        TypeError: in `forward`, an input that is not floating point.
+
+    >>> InputConvexCNN(1, 28)(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        *,
+        hidden: int = 64,
+        strides: Sequence[int] = (2, 1, 2),
+        head: int = 64,
+        beta: float = 10.0,
+        strong_convexity: float = 0.02,
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_channels=in_channels, image_size=image_size, hidden=hidden, head=head)
+        _check_shape(beta, strong_convexity)
+        if not strides or min(strides) < 1:
+            raise ValueError(f"strides must be at least one, each at least 1, got {tuple(strides)}")
+        if image_size % math.prod(strides):
+            raise ValueError(
+                f"image_size must be a multiple of the product of strides, {math.prod(strides)}, got {image_size}"
+            )
+        self.in_channels, self.image_size, self.beta = in_channels, image_size, beta
+        self.strong_convexity = strong_convexity
+        self.sides = tuple(accumulate(strides, floordiv, initial=image_size))  # S₀ … S_last
+        last = self.sides[-1] ** 2
+
+        def convolution(channels: int, stride: int, bias: bool) -> nn.Module:
+            return nn.Conv2d(channels, hidden, 3, stride, padding=1, bias=bias)
+
+        self.convex = nn.ModuleList([convolution(in_channels, 1, True)])
+        self.convex.extend(convolution(hidden, stride, False) for stride in strides)
+        self.convex.extend([nn.Linear(hidden * last, head, bias=False), nn.Linear(head, 1, bias=False)])
+        self.skip = nn.ModuleList(convolution(in_channels, stride, True) for stride in strides)
+        self.skip.append(nn.Linear(in_channels * last, head))
+        with torch.no_grad():
+            for layer in list(self.convex)[1:]:
+                nn.init.normal_(_weight(layer), LOG_START, LOG_SPREAD).exp_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_floating(x)
+        wanted = (self.in_channels, self.image_size, self.image_size)
+        if x.ndim != 4 or x.shape[1:] != wanted:
+            raise ValueError(f"x must be (B, {', '.join(map(str, wanted))}), got shape {tuple(x.shape)}")
+        first, *stages, head, last = self.convex
+        *skips, shortcut = self.skip
+        z = F.softplus(first(x), self.beta)
+        for layer, skip, side in zip(stages, skips, self.sides, strict=False):
+            z = F.softplus(layer(z) + skip(_resized(x, side)), self.beta)
+        z = F.softplus(head(z.flatten(1)) + shortcut(_resized(x, self.sides[-1]).flatten(1)), self.beta)
+        value = z @ _weight(last)[0]
+        return value + self.strong_convexity / 2 * x.square().sum((1, 2, 3)) if self.strong_convexity else value
+
+    def project_(self) -> Self:
+        """Set what is negative among the weights that must not be to zero, in place."""
+        _clamp(self.convex)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"image_size={self.image_size}, beta={self.beta}, strong_convexity={self.strong_convexity}"
+
+
+def keep_convex(module: nn.Module, optimizer: torch.optim.Optimizer) -> RemovableHandle:
+    """Call ``module.project_()`` after every step of the optimizer (arXiv 2310.14344); the handle ends it.
+
+    Args:
+        module: an input-convex network, a `LearnedProximalNetwork`, or anything else with ``project_()``.
+        optimizer: one that moves its parameters.
+
+    Raises:
+        TypeError: the module has no ``project_``.
+
+    >>> psi = InputConvexMLP(2)
+    >>> optimizer = torch.optim.SGD(psi.parameters(), 1.0)
+    >>> handle = keep_convex(psi, optimizer)
+    >>> psi(torch.randn(5, 2)).sum().backward()
+    >>> optimizer.step()
+    >>> bool((psi.convex[1].weight >= 0).all())
+    True
+    """
+    if not callable(getattr(module, "project_", None)):
+        raise TypeError(f"module must have a method project_, got {type(module).__name__}")
+    project: Any = module.project_
+    return optimizer.register_step_post_hook(lambda *_: project() and None)
+
+
+def _resized(x: Tensor, side: int) -> Tensor:
+    """A smaller image; linear in x, hence a legal part of H."""
+    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def _clamp(layers: Iterable[nn.Module]) -> None:
+    for layer in list(layers)[1:]:  # the first sees x alone, and is free
+        _weight(layer).clamp_(min=0)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight: Any = layer.weight
+    return weight  # type: ignore[no-any-return]
+
+
+def check_floating(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _check_shape(beta: float, strong_convexity: float) -> None:
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    if not 0 <= strong_convexity < math.inf:
+        raise ValueError(f"strong_convexity must be at least 0 and finite, got {strong_convexity}")
