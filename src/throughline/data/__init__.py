@@ -1,5 +1,5 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances as the field draws them, and the
-user's own tables, image folders and files of points.
+user's own tables, images, points, simulations and videos.
 """
 
 import importlib
@@ -9,6 +9,7 @@ from throughline.data.download import DataError, Entry, Row, Status, describe, e
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
 from throughline.data.tables import Table, binary, embedded, read_table, read_unlabelled
+from throughline.data.videos import LabelledVideo, read_videos
 
 if TYPE_CHECKING:
     from throughline.data.images import Images, Omniglot, digits, image_files, image_folder, mnist, omniglot, read_image
@@ -30,6 +31,7 @@ __all__ = [
     "DataError",
     "Entry",
     "Images",
+    "LabelledVideo",
     "Omniglot",
     "PlanarBatch",
     "Row",
@@ -59,6 +61,7 @@ __all__ = [
     "read_simulation",
     "read_table",
     "read_unlabelled",
+    "read_videos",
     "solve_tsp",
     "standardize",
     "stratified_split",

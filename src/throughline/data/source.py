@@ -1,4 +1,4 @@
-"""What a user puts under a claim: a table, a text, a folder of images or of tables, with a digest of its content."""
+"""What a user puts under a claim, a file or a folder and how to read it, with a digest of its content."""
 
 import hashlib
 import os
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
     from throughline.data.simulations import Simulation
+    from throughline.data.videos import LabelledVideo
 
 __all__ = ["KINDS", "Kind", "Source"]
 
-Kind = Literal["table", "planar", "text", "images", "tables", "simulation"]  # what a path can be read as
+Kind = Literal["table", "planar", "text", "images", "tables", "simulation", "videos"]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
     "planar": "a file of planar points",
     "text": "a text file",
     "images": "an image folder",
     "tables": "a folder of tables",
-    "simulation": "a folder of a simulation",
+    "simulation": "a folder of meshes and values at their nodes",
+    "videos": "a folder of videos with labels.csv",
 }
 
 
@@ -69,8 +71,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            simulated = any(Path(self.path).glob("*.npz"))
-            return ("images", "tables", "simulation") if simulated else ("images", "tables")
+            return ("images", "tables", "simulation", "videos")
         return ("table", "planar", "text") if Path(self.path).suffix.lower() == ".txt" else ("table", "planar")
 
     def table(self) -> Table:
@@ -104,6 +105,12 @@ class Source:
         from throughline.data.simulations import read_simulation
 
         return read_simulation(self.path)
+
+    def videos(self) -> "list[LabelledVideo]":
+        """Read the labels of a folder of videos; `throughline.data.read_videos` says how."""
+        from throughline.data.videos import read_videos
+
+        return read_videos(self.path)
 
     def planar(self) -> "PlanarBatch":
         """Read a file of planar instances; `throughline.data.read_planar` says how."""

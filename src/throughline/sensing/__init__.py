@@ -1,1 +1,1 @@
-"""Sensors as layers: where to put the pixels."""
+"""Sensors as layers, and signals that hide in what a camera sees."""
