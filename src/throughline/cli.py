@@ -113,7 +113,7 @@ def show(slug: str, as_json: bool) -> None:
 @click.option("--seeds", help="How many (5 is 0:5), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]")
 @click.option("--arms", help="Only these arms, separated by commas.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
-@click.option("--data", help="Your own data: a CSV or Parquet file, an image folder, or a registry key.")
+@click.option("--data", help="Your own data: a file or folder of a kind that the claim takes, or a registry key.")
 @click.option("--target", help="With tables: the column to predict, by name or index.  [default: the last]")
 @click.option("--size", type=click.IntRange(1), help="With images: their side in pixels (of the sensor, where one is).")
 @click.option("--jobs", type=click.IntRange(1), help="Units at once.  [default: as many as the cores allow]")
