@@ -40,7 +40,8 @@ for row, (name, clip) in zip(axes, clips.items(), strict=True):
 
 # %%
 # Three methods read the mean colour of the face, and their pulse (colour) is laid over the truth (grey). The green
-# trace shows the light; CHROM and POS remove what all colours have in common.
+# trace shows the light; CHROM and POS remove what all colours have in common. CHROM's wave is upside down by definition,
+# and is turned here.
 colours = {"green": "tab:green", "chrom": "tab:orange", "pos": "tab:blue"}
 figure, axes = plt.subplots(3, 2, figsize=(9, 4.6), layout="constrained", sharex=True)
 t = torch.arange(450) / FS
@@ -49,7 +50,7 @@ for column, (name, clip) in enumerate(clips.items()):
     rgb = clip["frames"][0, :, :, 12:52, 18:46].mean((-1, -2)).T
     truth = bandpass(clip["pulse"][0], FS)
     for axis, (method, pulse) in zip(
-        axes[:, column], {"green": green(rgb), "chrom": chrom(rgb, FS), "pos": pos(rgb, FS)}.items(), strict=True
+        axes[:, column], {"green": green(rgb), "chrom": -chrom(rgb, FS), "pos": pos(rgb, FS)}.items(), strict=True
     ):
         found[name, method] = pulse
         bpm = heart_rate(pulse, FS)

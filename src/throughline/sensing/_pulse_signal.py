@@ -20,7 +20,8 @@ def chrom(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
 
     In windows of an even number of frames that overlap by half: colours over their means; X = 3R - 2G and
     Y = 1.5R + G - 1.5B, both band-passed (0.7-2.5 Hz, Butterworth of order 3, zero phase); X - Y·σ(X)/σ(Y) under a
-    Hann window, added up. Frames behind the last full window are zero.
+    Hann window, added up. Frames behind the last full window are zero. The wave is the pulse upside down: 3R - 2G falls
+    when green rises.
 
     Args:
         rgb: floating point, ``(..., T, 3)``, mean colours of the skin, in any positive unit.
