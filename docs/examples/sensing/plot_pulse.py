@@ -40,8 +40,8 @@ for row, (name, clip) in zip(axes, clips.items(), strict=True):
 
 # %%
 # Three methods read the mean colour of the face, and their pulse (colour) is laid over the truth (grey). The green
-# trace shows the light; CHROM and POS remove what all colours have in common. CHROM's wave is upside down by definition,
-# and is turned here.
+# trace shows the light; CHROM and POS remove what all colours have in common. CHROM's wave is upside down by its
+# definition, and is turned here.
 colours = {"green": "tab:green", "chrom": "tab:orange", "pos": "tab:blue"}
 figure, axes = plt.subplots(3, 2, figsize=(9, 4.6), layout="constrained", sharex=True)
 t = torch.arange(450) / FS
