@@ -100,7 +100,7 @@ def test_frames_are_turned_as_the_phone_notes(tmp_path: Path, monkeypatch: pytes
 
     class Opened:
         def __init__(self, real: Any) -> None:
-            self.real, self.streams = real, real.streams
+            self.real, self.streams, self.duration = real, real.streams, real.duration
 
         def __enter__(self) -> "Opened":
             return self
@@ -274,6 +274,11 @@ def test_files_that_are_cut_off(tmp_path: Path) -> None:
     (tmp_path / "half.mp4").write_bytes(fast[: len(fast) // 2])
     with pytest.raises(ValueError, match=r"half\.mp4: .*(cut off, \d+ of its 60 frames|damaged)"):
         read_video(tmp_path / "half.mp4")
+    kept = write(tmp_path / "whole.mkv", pictures(60)).read_bytes()  # whose header counts seconds, not frames
+    for share, match in ((0.5, r"cut off, 0\.\d of its 2\.0 seconds are there"), (0.01, "no frame can be read")):
+        (tmp_path / "part.mkv").write_bytes(kept[: int(share * len(kept))])
+        with pytest.raises(ValueError, match=rf"part\.mkv: .*{match}"):
+            read_video(tmp_path / "part.mkv")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -155,7 +156,7 @@ def _own(config: Config, seed: int) -> Domains:
     held = {subjects[i] for i in order[: max(1, round(config.test * len(subjects)))]}
     train, same, cross = [], [], []
     for item in labelled:
-        video = _decoded(str(item.path), config.size, config.fs, config.box)
+        video = _decoded(config.data, str(item.path), config.size, config.fs, config.box)
         least = max(config.crop, math.ceil(SHORTEST * config.fs))
         if video.shape[1] < least:
             raise DataError(
@@ -194,21 +195,19 @@ def span(video: Video, start: int, stop: int) -> Video:
     return Video(video.name, video.bpm, pulse, stop - start, read)
 
 
-_videos: dict[tuple[object, ...], Tensor] = {}
+def _decoded(source: Source, path: str, size: int, fs: float, box: tuple[float, float, float, float]) -> Tensor:
+    """A video as bytes, decoded once for all units."""
 
+    def find(image: np.ndarray) -> tuple[float, ...]:
+        height, width = image.shape[:2]
+        return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
-def _decoded(path: str, size: int, fs: float, box: tuple[float, float, float, float]) -> Tensor:
-    """A video as bytes, decoded once in a process."""
-    key = (path, size, fs, box)
-    if key not in _videos:
-
-        def find(image: np.ndarray) -> tuple[float, ...]:
-            height, width = image.shape[:2]
-            return box[0] * width, box[1] * height, box[2] * width, box[3] * height
-
+    def make() -> dict[str, Tensor]:
         try:
             frames, _ = read_video(path, size=(size, size), box=find, fs=fs)
         except ValueError as error:
             raise DataError(str(error)) from error
-        _videos[key] = (frames * 255).round().byte()
-    return _videos[key]
+        return {"frames": (frames * 255).round().byte()}
+
+    key = {"data": source.digest, "video": Path(path).name, "size": size, "fs": fs, "box": box}
+    return kept("rppg", key, make)["frames"]

@@ -162,13 +162,19 @@ def _decode(path: str | os.PathLike[str]) -> Iterator[tuple[float, np.ndarray]]:
                 raise ValueError(f"{path}: the file has no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            count = 0
+            count, seconds = 0, 0.0
             for frame in container.decode(stream):
                 nominal = count / float(stream.average_rate or 30)
-                turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                yield nominal if frame.time is None else frame.time, turned
+                seconds = nominal if frame.time is None else frame.time
+                yield seconds, np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
                 count += 1
+            if not count:
+                raise ValueError(f"{path}: no frame can be read; the file is cut off or damaged")
             if count < KEPT * stream.frames:
                 raise ValueError(f"{path}: the file is cut off, {count} of its {stream.frames} frames are there")
+            # some containers count seconds, not frames; a sound track may be longer than the pictures
+            promised = (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+            if not stream.frames and seconds < KEPT * promised * (count - 1) / count:
+                raise ValueError(f"{path}: the file is cut off, {seconds:.1f} of its {promised:.1f} seconds are there")
     except av.FFmpegError as error:
         raise ValueError(f"{path}: not a video that can be read, or it is damaged ({error.strerror})") from error
