@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from throughline.core._derivatives import eager
 from throughline.core.implicit import check_solver, conjugate_gradient
 from throughline.physics._convex_potentials import check_floating
 
@@ -50,7 +51,7 @@ class LearnedProximalNetwork(nn.Module):
         self.potential = potential
 
     # compiled graphs know no second derivatives: a compiled model around f calls it as it is
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eager
     def forward(self, x: Tensor, sigma: Any = None) -> Tensor:
         """∇ψ(x), in the shape of x; differentiable where gradients are on and x or a parameter wants one.
 
@@ -135,7 +136,7 @@ class LearnedProximalNetwork(nn.Module):
             )
         return y.view(x.shape), converged.view(lead)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eager
     def _minimised(self, x: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
         """Newton's method on ψ(y) − ⟨x, y⟩ for a batch: y, ‖f(y) − x‖, and how small that should be."""
         size = x.flatten(1).norm(dim=1)

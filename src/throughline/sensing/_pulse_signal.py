@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.signal
@@ -306,13 +307,19 @@ def _overlap_add(windows: Tensor, frames: int, step: int) -> Tensor:
     return F.pad(added, (0, frames - used))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What `torch.compiler.assume_constant_result` does, without importing the compiler: a graph holds the result."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def _impulse(order: int, low: float, high: float, fs: float, length: int) -> Tensor:
     """The first values of the filter's response to an impulse: its recursion as a convolution."""
     return _designed_impulse(order, low, high, fs, length)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _filter_matrix(length: int, fs: float) -> Tensor:
     """CHROM's zero-phase filter of rows of ``length`` frames, as a matrix to their right."""
     return _designed_matrix(length, fs)
