@@ -33,7 +33,7 @@ def fields(results: Results) -> "Figure | None":
     def draw(place: tuple[int, int], values: np.ndarray, title: str, cmap: str, ends: tuple[float, float]) -> Any:
         axes[place].set_title(title)
         return axes[place].tripcolor(
-            x, y, first["cells"], values, cmap=cmap, vmin=ends[0], vmax=ends[1], shading="gouraud"
+            x, y, first["cells"], values, cmap=cmap, vmin=ends[0], vmax=ends[1], shading="gouraud", rasterized=True
         )
 
     seen = first["input"]
