@@ -54,10 +54,8 @@ class FunctionSpace:
         dim: number of unknowns.
         coordinates: ``(dim, d)``, where each unknown sits.
         constrained: ``(dim,)``, whether its value is prescribed.
-        edges: ``(2, E)``, sources and targets of the unknowns that share a cell, in both directions, by target.
         directions: ``(dim, components)`` of a vector-valued element: which way the field of an unknown points at its
             place, of unit length; None of a scalar one.
-        quadrature_points: ``(Q, d)``.
         basis: the basis of scikit-fem.
 
     Raises:
@@ -125,6 +123,7 @@ class FunctionSpace:
     @cached_property
     @eager
     def edges(self) -> Tensor:
+        """``(2, E)``, sources and targets of the unknowns that share a cell, in both directions, by target."""
         cells = self.basis.element_dofs
         n, count = cells.shape
         incidence = sp.csr_matrix(
@@ -150,6 +149,7 @@ class FunctionSpace:
     @cached_property
     @eager
     def quadrature_points(self) -> Tensor:
+        """``(Q, d)``: where `project` wants the values of a function."""
         points = np.asarray(self.basis.global_coordinates())
         return torch.from_numpy(np.ascontiguousarray(points.reshape(len(points), -1).T))
 
