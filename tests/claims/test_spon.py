@@ -244,6 +244,22 @@ def _stored(gradient: np.ndarray) -> np.ndarray:
     return made
 
 
+def test_the_processor_works_in_units_of_the_training_data() -> None:
+    draw = torch.Generator().manual_seed(0)
+    train = problems.Pairs(3 + 5 * torch.randn(40, 30, generator=draw), 0.02 * torch.randn(40, 30, generator=draw))
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return torch.ones_like(x)
+
+    made = training.Scaled(Watched(), train)(train.inputs[..., None])
+    assert float(seen[0].mean()) == pytest.approx(0, abs=1e-5)
+    assert float(seen[0].std()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(made, train.outputs.std().expand_as(made))
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_problems_of_the_paper_run(arm: str) -> None:
     metrics, notes = run(arm, FLOW)
