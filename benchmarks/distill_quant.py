@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.harness import Case
-from throughline.claims._distill_quant_data import convnet
-from throughline.discrete import huffman
-from throughline.discrete.quantization import WeightQuantizer, nonuniform_quantize, uniform_quantize
+from throughline.claims.distill_quant.data import convnet
+from throughline.discrete.quantization import WeightQuantizer, huffman, nonuniform_quantize, uniform_quantize
 
 BUCKETS, SIZE, LEVELS = 4096, 256, 16
 SYMBOLS = 4_000_000

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Case
 from throughline.data.planar import label_planar, make_planar, solve_tsp, tour_length
-from throughline.discrete._pointer_scores import additive_scores
 from throughline.discrete.pointer import STOP, PointerNetwork
+from throughline.discrete.pointer.scores import additive_scores
 
 FLOAT = 4  # bytes
 Calls = dict[str, Callable[[], Any]]

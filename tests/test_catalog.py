@@ -46,7 +46,7 @@ def test_papers_stand_grouped_by_area_in_the_order_of_the_areas() -> None:
 
 
 def test_status_is_derived_from_the_claim_modules() -> None:
-    claims = {path.stem for path in (PACKAGE / "claims").glob("[!_]*.py")}
+    claims = {path.parent.name for path in (PACKAGE / "claims").glob("*/claim.py")}
     assert {entry.claim_module.rpartition(".")[2] for entry in papers() if entry.available} == claims
     assert "status" not in (PACKAGE / "papers.toml").read_text(encoding="utf-8")
 
@@ -61,8 +61,8 @@ def test_status_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(catalog, "PACKAGE", tmp_path)
     entry = Paper("two-words", "T", "2001.00001", "2020-01", "discrete", "discrete.thing", "O.", "C.")
     assert (entry.available, entry.has_parts) == (False, False)
-    (tmp_path / "claims").mkdir()
-    (tmp_path / "claims" / "two_words.py").touch()
+    (tmp_path / "claims" / "two_words").mkdir(parents=True)
+    (tmp_path / "claims" / "two_words" / "claim.py").touch()
     (tmp_path / "discrete" / "thing").mkdir(parents=True)
     assert entry.parts == ()
     (tmp_path / "discrete" / "thing" / "__init__.py").write_text('import nothing\n\n__all__ = ["One", "two"]\n')

@@ -271,7 +271,7 @@ def _closure(entry: Paper) -> tuple[str, ...]:
         module = waiting.pop(0).removeprefix("throughline.")
         if module in part_modules():
             found[module] = None
-        for name in sorted(_imports(_source(module)) - seen):
+        for name in sorted(set().union(*map(_imports, _files(module))) - seen):
             parts = name.split(".")
             if parts[0] == "throughline" and len(parts) == 3 and parts[1] in FLOORS and _source(name[12:]).exists():
                 seen.add(name)
@@ -288,6 +288,11 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def _files(module: str) -> list[Path]:
+    source = _source(module)
+    return sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
 
 
 def _source(module: str) -> Path:

@@ -44,13 +44,13 @@ class Paper:
 
     @property
     def claim_module(self) -> str:
-        """The module that holds its claim, ``throughline.claims.<slug with underscores>``."""
+        """The package that holds its claim, ``throughline.claims.<slug with underscores>``."""
         return f"throughline.claims.{self.slug.replace('-', '_')}"
 
     @property
     def available(self) -> bool:
-        """Whether its claim can be run, that is, whether the claim module exists."""
-        return _source(self.claim_module) is not None
+        """Whether its claim can be run, that is, whether its ``claim.py`` exists."""
+        return _source(f"{self.claim_module}.claim") is not None
 
     @property
     def has_parts(self) -> bool:

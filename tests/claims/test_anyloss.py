@@ -16,8 +16,9 @@ from sklearn.metrics import confusion_matrix, log_loss
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims._anyloss_data import Split, Tabular, table_splits, tables
-from throughline.claims._anyloss_models import (
+from throughline.claims.anyloss.claim import Config, MetricAsLoss, measure, splits
+from throughline.claims.anyloss.data import Split, Tabular, table_splits, tables
+from throughline.claims.anyloss.models import (
     LOSSES,
     SCORES,
     Fitted,
@@ -27,7 +28,6 @@ from throughline.claims._anyloss_models import (
     hard_counts,
     histogram,
 )
-from throughline.claims.anyloss import Config, MetricAsLoss, measure, splits
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 

@@ -15,10 +15,10 @@ import torch
 from tests.claims.stand_ins import Notes, wine_table
 from torch import Tensor
 
-from throughline.claims import _bo_rep_arms as arms
-from throughline.claims import _bo_rep_reviews as reviews
-from throughline.claims._bo_rep_problems import Config, Encoder, Problem, flip, kind, levels, load
-from throughline.claims.bo_rep import SurvivesExplodingHypergradients
+from throughline.claims.bo_rep import paper as reviews
+from throughline.claims.bo_rep import training as arms
+from throughline.claims.bo_rep.claim import SurvivesExplodingHypergradients
+from throughline.claims.bo_rep.data import Config, Encoder, Problem, flip, kind, levels, load
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge
@@ -451,7 +451,7 @@ def test_draws_what_has_finished(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_table_say_what_was_flipped(tmp_path: Path) -> None:
-    from throughline.claims._bo_rep_figures import words
+    from throughline.claims.bo_rep.figures import words
 
     assert words(SMOKE) == (("gain 2", "gain 1"), "the gain of the recurrent matrix")
     table = replace(SMOKE, data=wine_table(tmp_path), flipped=0.25)

@@ -13,10 +13,9 @@ import torch
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
-from throughline.claims import _distill_quant_data as data
-from throughline.claims import _distill_quant_training as training
-from throughline.claims._augmentation import shifted_and_mirrored
-from throughline.claims.distill_quant import LowBitStudent
+from throughline.claims.distill_quant import data, training
+from throughline.claims.distill_quant.claim import LowBitStudent
+from throughline.claims.shared.augmentation import shifted_and_mirrored
 from throughline.data import DataError, Source
 from throughline.discrete.quantization import uniform_quantize
 from throughline.errors import ThroughlineError

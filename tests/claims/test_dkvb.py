@@ -14,9 +14,10 @@ from PIL import Image
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
-from throughline.claims import _dkvb_data, _dkvb_encoder, _dkvb_toy
-from throughline.claims._dkvb_data import Config, load
-from throughline.claims.dkvb import (
+from throughline.claims.dkvb import data as _dkvb_data
+from throughline.claims.dkvb import models as _dkvb_encoder
+from throughline.claims.dkvb import toy as _dkvb_toy
+from throughline.claims.dkvb.claim import (
     StreamWithoutForgetting,
     learner,
     predict,
@@ -26,6 +27,7 @@ from throughline.claims.dkvb import (
     step,
     usage,
 )
+from throughline.claims.dkvb.data import Config, load
 from throughline.continual.streams import class_incremental
 from throughline.data import DataError, Images
 from throughline.errors import ThroughlineError

@@ -13,8 +13,8 @@ import torch
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
-from throughline.claims import _g_acil_data
-from throughline.claims.g_acil import AnalyticStream, _batches, _histogram
+from throughline.claims.g_acil import data as _g_acil_data
+from throughline.claims.g_acil.claim import AnalyticStream, _batches, _histogram
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge

@@ -16,8 +16,8 @@ from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims import _groco_imagenet as imagenet
-from throughline.claims.groco import (
+from throughline.claims.groco import paper as imagenet
+from throughline.claims.groco.claim import (
     GroupOrdering,
     affine_view,
     infonce,

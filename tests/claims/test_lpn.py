@@ -15,13 +15,11 @@ import torch
 from PIL import Image
 from scipy import integrate, stats
 from tests.claims.stand_ins import Notes, wine_table
-from tests.physics.deepinv_alone import deepinv_alone
+from tests.physics.proximal.deepinv_alone import deepinv_alone
 from torch import Tensor, nn
 
-from throughline.claims import _lpn_data as data
-from throughline.claims import _lpn_images as images
-from throughline.claims import _lpn_training as training
-from throughline.claims.lpn import LearnsTheLogPrior, WhereKnown
+from throughline.claims.lpn import data, images, training
+from throughline.claims.lpn.claim import LearnsTheLogPrior, WhereKnown
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Outcome

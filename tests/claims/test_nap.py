@@ -17,9 +17,11 @@ from sklearn.svm import SVC
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims import _nap_data, _nap_tables, nap
-from throughline.claims._nap_data import Config, Task
-from throughline.claims.nap import SearchesFromExperience, initial, optimizer_of, regret, search, trained
+from throughline.claims.nap import claim as nap
+from throughline.claims.nap import data as _nap_data
+from throughline.claims.nap import tables as _nap_tables
+from throughline.claims.nap.claim import SearchesFromExperience, initial, optimizer_of, regret, search, trained
+from throughline.claims.nap.data import Config, Task
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge

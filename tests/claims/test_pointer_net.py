@@ -11,9 +11,9 @@ import torch
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims._pointer_net_data import Config, _are_tours, _unit, load
-from throughline.claims._pointer_net_models import AttentionSequence, PlainSequence, decoded, nll
-from throughline.claims.pointer_net import Pointing, model
+from throughline.claims.pointer_net.claim import Pointing, model
+from throughline.claims.pointer_net.data import Config, _are_tours, _unit, load
+from throughline.claims.pointer_net.models import AttentionSequence, PlainSequence, decoded, nll
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, make_planar, tour_length
 from throughline.discrete.pointer import PAD, STOP, PointerNetwork

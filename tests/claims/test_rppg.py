@@ -16,10 +16,9 @@ from scipy.io import savemat
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims import _rppg_data as data
-from throughline.claims import _rppg_figures as draw
-from throughline.claims import _rppg_training as training
-from throughline.claims.rppg import ReadsPulseInHardVideos
+from throughline.claims.rppg import data, training
+from throughline.claims.rppg import figures as draw
+from throughline.claims.rppg.claim import ReadsPulseInHardVideos
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results

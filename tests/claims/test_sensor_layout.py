@@ -14,8 +14,8 @@ from PIL import Image
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims import _sensor_layout_data as tasks
-from throughline.claims.sensor_layout import Config, LearnedLayout, fit
+from throughline.claims.sensor_layout import data as tasks
+from throughline.claims.sensor_layout.claim import Config, LearnedLayout, fit
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.sensing.layout import SensorLayout

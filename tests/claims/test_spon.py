@@ -13,11 +13,10 @@ import skfem
 import torch
 from tests.claims.stand_ins import Notes
 
-from throughline.claims import _spon_problems as problems
-from throughline.claims import _spon_simulations as simulations
-from throughline.claims import _spon_training as training
-from throughline.claims._spon_figures import outline
-from throughline.claims.spon import KeepsItsStructure
+from throughline.claims.spon import data as problems
+from throughline.claims.spon import simulations, training
+from throughline.claims.spon.claim import KeepsItsStructure
+from throughline.claims.spon.figures import outline
 from throughline.data import DataError, Source
 from throughline.data.simulations import inverted
 from throughline.errors import ThroughlineError

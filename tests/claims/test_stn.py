@@ -18,10 +18,8 @@ from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims import _stn_data as data
-from throughline.claims import _stn_paper as paper
-from throughline.claims import _stn_training as training
-from throughline.claims.stn import TunesWhileTraining
+from throughline.claims.stn import data, paper, training
+from throughline.claims.stn.claim import TunesWhileTraining
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.search.best_response import BestResponseLinear, HyperparameterSpace, convert
@@ -457,7 +455,7 @@ def test_the_loss_of_a_text_is_that_of_every_word() -> None:
 
 
 def test_pictures_survive_other_hyperparameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from throughline.claims import _stn_figures as draw
+    from throughline.claims.stn import figures as draw
     from throughline.lab.results import Results
     from throughline.lab.runner import open_run, plan
     from throughline.lab.store import Unit

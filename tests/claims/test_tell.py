@@ -17,11 +17,11 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.preprocessing import normalize
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 
-from throughline.claims import tell as module
-from throughline.claims._tell_data import Config, load, networks
-from throughline.claims.tell import InterpretableClustering, agreement, sphere_inertia, spherical_lloyd
+from throughline.claims.tell import claim as module
+from throughline.claims.tell.claim import InterpretableClustering, agreement, sphere_inertia, spherical_lloyd
+from throughline.claims.tell.data import Config, load, networks
 from throughline.data import DataError, Source
-from throughline.discrete import tell as part
+from throughline.discrete.clustering import tell as part
 from throughline.errors import ThroughlineError
 
 CLAIM = InterpretableClustering()

@@ -88,7 +88,7 @@ def find_claim(slug: str) -> Claim:
         raise ThroughlineError(f"{slug} is in the catalogue but its claim is not written yet; see `throughline list`")
     module = importlib.import_module(entry.claim_module)
     own = (value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Claim))
-    return next(value() for value in own if value.__module__ == module.__name__)
+    return next(value() for value in own if value.__module__ == f"{module.__name__}.claim")
 
 
 def override(config: Any, assignments: tuple[str, ...]) -> Any:

@@ -1,0 +1,187 @@
+"""A key-value bottleneck against a linear probe and an MLP on a stream of classes ("Discrete Key-Value Bottleneck",
+arXiv 2207.11240): MNIST behind an Omniglot encoder by default, the user's table or image folder, CIFAR-10 at paper
+scale.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughline.claims.dkvb import toy
+from throughline.claims.dkvb.data import Config, Split, check, load
+from throughline.continual.streams import class_incremental
+from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
+from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
+from throughline.lab.plots import paired_dots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class StreamWithoutForgetting(Claim):
+    """A key-value bottleneck on a frozen encoder learns classes one after another without forgetting."""
+
+    paper = "dkvb"
+    arms = ("linear_probe", "mlp", "bottleneck", "bottleneck_own_keys", "iid_linear_probe", "iid_bottleneck")
+    context = ("linear_probe_standardized", "mlp_standardized")
+    checks = (
+        Beats("accuracy", "bottleneck", over="linear_probe"),
+        Beats("accuracy", "bottleneck", over="mlp"),
+        Matches("accuracy", "bottleneck", "iid_bottleneck", margin=0.02),
+        Within("forgetting", "bottleneck", at_most=0.10),
+    )
+    scales = {
+        "smoke": Config("digits", "random", codebooks=8, pairs=32, epochs=1, key_epochs=1),
+        "laptop": Config("mnist", "omniglot", codebooks=32, pairs=256, epochs=20),
+        "paper": Config(
+            "cifar10",
+            "torchvision:resnet50",
+            codebooks=256,
+            pairs=4096,
+            epochs=2000,
+            key_epochs=10,
+            device="cuda",
+        ),
+    }
+    accepts = ("table", "images")
+    quotes = (
+        Quote(
+            "class-incremental CIFAR-10, several backbones",
+            "most of the accuracy of mixed classes is kept; a linear probe and an MLP forget the earlier tasks",
+            "the abstract and the authors' repository; the table of figures is not verified",
+        ),
+    )
+    notes = (
+        "Learning rates were chosen by accuracy on held-out seeds 100 and 101, over {1e-4, 3e-4, 1e-3, 3e-3, 1e-2, "
+        "1e-1}. Linear probe 0.16, 0.28, 0.31, 0.22, 0.20, 0.21 and MLP 0.09, 0.18, 0.38, 0.21, 0.20, 0.20 (mean of "
+        "both seeds): 1e-3 for both. On mixed classes the linear probe had 0.936, 0.983, 0.971 at 1e-3, 1e-2, 1e-1 "
+        "(taken: 1e-2). Without label smoothing linear probe and MLP had 0.32 and 0.39. The bottleneck keeps the "
+        "authors' rate, 0.3, and was not tuned. Keys from Omniglot's drawings as they are; deformed and half "
+        "thickened, as its encoder sees them in training, they gave a hundredth less. The two context arms are the "
+        "baselines on embeddings that were standardised by those of the unlabelled source: a common positive mean, "
+        "such as a ReLU leaves, is much of what makes a linear head forget. Their rates, over {1e-4, 3e-4, 1e-3, 3e-3, "
+        "1e-2}: linear 0.20, 0.35, 0.64, 0.57, 0.32 (1e-3), MLP 0.11, 0.24, 0.56, 0.68, 0.37 (3e-3); the bottleneck "
+        "gains nothing from it (0.89). The arms on mixed classes take as many steps as the stream. The cost of "
+        "foreign keys is bottleneck_own_keys less bottleneck. At paper scale the learning rates are those found on "
+        "MNIST, and SwAV's weights are in none of the libraries that give the encoders."
+    )
+
+    def prepare(self, config: Config) -> None:
+        check(config)
+
+    def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        split = load(config, seed)
+        if arm.endswith("_standardized"):
+            split = standardized(split)
+        draw = torch.Generator().manual_seed(seed)
+        stream = class_incremental(split.y.cpu(), config.tasks, generator=draw)
+        head, lr = learner(arm, config, split, draw)
+        head.to(config.device)
+        optimizer = torch.optim.SGD(head.parameters(), lr=lr)
+        of_task = [torch.isin(split.test_y, split.y[rows]) for rows in stream]
+        accuracies = torch.zeros(len(stream), len(stream), dtype=torch.float64)  # after each task (row), on each task
+        counts = [usage(head)]
+        for task, batches in enumerate(schedule(stream, config, draw, mixed=arm.startswith("iid_"))):
+            for rows in batches:
+                step(head, optimizer, split.x[rows], split.y[rows], config)
+            right = (predict(head, split.test_x) == split.test_y).double()
+            accuracies[task] = torch.stack([right[rows].mean() for rows in of_task])
+            counts.append(usage(head))
+            log(task + 1, of=len(stream), accuracy=right.mean())
+        log.keep(tasks=accuracies, wrote=torch.stack(counts).diff(dim=0) > 0)
+        if arm in toy.ARMS:
+            log.keep(toy=toy.regions(arm, seed))
+        metrics = {"accuracy": float(right.mean())}
+        if not arm.startswith("iid_"):
+            metrics["forgetting"] = float((accuracies.diagonal() - accuracies[-1])[:-1].mean())
+        return metrics
+
+    def figures(self, results: Results) -> "dict[str, Figure]":
+        from throughline.claims.dkvb import figures as draw
+
+        drawn = {
+            "Accuracy on all classes after each task (mean, and range over seeds)": draw.course(results),
+            "Accuracy at the end, one line per seed": paired_dots(results, "accuracy"),
+            "Accuracy on the test images of each task (columns) after each task (rows)": draw.by_task(results),
+            "Eight blobs, two a task: what is decided where (blank: nothing yet) after each, and the data so far": (
+                draw.toy(results)
+            ),
+            "The task that wrote each value last, and how many tasks wrote it": draw.writers(results),
+        }
+        return {caption: figure for caption, figure in drawn.items() if figure is not None}
+
+
+def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tuple[nn.Module, float]:
+    """The head of an arm and its learning rate."""
+    width, classes = split.x.shape[1], int(split.y.max()) + 1
+    rates = {
+        "linear_probe": config.linear_lr,
+        "mlp": config.mlp_lr,
+        "iid_linear_probe": config.iid_linear_lr,
+        "linear_probe_standardized": config.standardized_linear_lr,
+        "mlp_standardized": config.standardized_mlp_lr,
+    }
+    if "linear_probe" in arm:
+        return nn.Linear(width, classes), rates[arm]
+    if "mlp" in arm:
+        hidden = config.hidden
+        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes)), rates[arm]
+    bottleneck = KeyValueBottleneck(
+        width,
+        classes,
+        num_codebooks=config.codebooks,
+        num_pairs=config.pairs,
+        dim_key=config.dim_key,
+        generator=draw,
+    ).to(config.device)
+    unlabelled = split.x if arm == "bottleneck_own_keys" else split.keys
+    order = torch.randperm(len(unlabelled), generator=draw).to(unlabelled.device)
+    bottleneck.fit_keys(torch.split(unlabelled[order], config.batch), epochs=config.key_epochs, generator=draw)
+    return nn.Sequential(bottleneck, CodebookVote()), config.lr
+
+
+def standardized(split: Split) -> Split:
+    """Embeddings shifted and scaled by the unlabelled ones of the other source, all that is known ahead of a stream."""
+    std, mean = torch.std_mean(split.keys, 0)
+    x, test_x, keys = ((part - mean) / std.clamp_min(1e-6) for part in (split.x, split.test_x, split.keys))
+    return split._replace(x=x, test_x=test_x, keys=keys)
+
+
+def schedule(stream: list[Tensor], config: Config, draw: torch.Generator, *, mixed: bool) -> Iterator[Iterator[Tensor]]:
+    """For each task its batches of rows; ``mixed`` draws as many from everything."""
+    everything = shuffled(torch.cat(stream), config.batch, draw)
+    for task in stream:
+        batches = everything if mixed else shuffled(task, config.batch, draw)
+        steps = config.epochs * -(-len(task) // config.batch)
+        yield (next(batches) for _ in range(steps))
+
+
+def shuffled(rows: Tensor, size: int, draw: torch.Generator) -> Iterator[Tensor]:
+    """Batches of ``rows`` without end, each pass in a new order."""
+    while True:
+        yield from torch.split(rows[torch.randperm(len(rows), generator=draw)], size)
+
+
+def step(head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, config: Config) -> None:
+    head.train()
+    loss = F.cross_entropy(head(x), y, label_smoothing=config.smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(head.parameters(), config.clip)
+    optimizer.step()
+
+
+@torch.no_grad()
+def predict(head: nn.Module, x: Tensor) -> Tensor:
+    """The best of all classes, ``(n,)``, whatever the task."""
+    head.eval()
+    return torch.cat([head(part).argmax(-1) for part in torch.split(x, 1024)])
+
+
+def usage(head: nn.Module) -> Tensor:
+    """How often each pair was fetched in training so far, ``(C, K)``; empty for a head without pairs."""
+    found = [module.usage for module in head.modules() if isinstance(module, KeyValueBottleneck)]
+    return found[0].cpu().clone() if found else torch.zeros(0)

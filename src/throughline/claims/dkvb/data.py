@@ -1,0 +1,246 @@
+"""What the bottleneck's claim streams: the embeddings of a frozen encoder, and unlabelled ones to find keys with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughline.claims.dkvb.models import (
+    OMNIGLOT_SIDE,
+    characters,
+    embed,
+    omniglot_encoder,
+    pretrained,
+)
+from throughline.continual.analytic import RandomExpansion
+from throughline.data import (
+    DataError,
+    Images,
+    Source,
+    digits,
+    image_files,
+    image_folder,
+    mnist,
+    read_image,
+    read_unlabelled,
+    standardize,
+    stratified_split,
+)
+from throughline.errors import ThroughlineError
+from throughline.lab import require
+
+__all__ = ["Config", "Split", "check", "load"]
+
+SET_ASIDE = 5  # one training row of so many is for the keys when there is no other unlabelled source
+LUMA = (0.299, 0.587, 0.114)
+OWN = ("omniglot", "random")  # encoders that are made here
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: Literal["digits", "mnist", "cifar10"]  # unless data is given
+    encoder: str  # omniglot, random, torchvision:<model>, transformers:<repository> or a timm model
+    codebooks: int
+    pairs: int
+    epochs: int  # of each task
+    key_epochs: int = 3
+    dim_key: int = 14
+    tasks: int = 5
+    batch: int = 256
+    lr: float = 0.3  # of the values
+    linear_lr: float = 1e-3
+    mlp_lr: float = 1e-3
+    iid_linear_lr: float = 1e-2
+    standardized_linear_lr: float = 1e-3
+    standardized_mlp_lr: float = 3e-3
+    smoothing: float = 0.1  # of labels
+    clip: float = 1.0  # on the norm of the gradient
+    hidden: int = 128  # of the MLP
+    encoder_epochs: int = 6  # of the Omniglot encoder
+    width: int = 256  # of the random encoder
+    test: float = 0.2  # share of rows, where the data set has no test part of its own
+    keys: str = ""  # with data: unlabelled images below a folder, or a table without labels
+    device: str = "cpu"
+    data: Source | None = None
+
+
+class Split(NamedTuple):
+    """Embeddings with class numbers, and unlabelled embeddings of another source."""
+
+    x: Tensor  # (n, m)
+    y: Tensor  # (n,) int64
+    test_x: Tensor
+    test_y: Tensor
+    keys: Tensor  # (k, m)
+
+
+def check(config: Config) -> None:
+    """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    if config.tasks < 2:
+        raise ThroughlineError(f"tasks={config.tasks}: forgetting needs two tasks at least; --set tasks=2")
+    if config.keys and config.data is None:
+        raise ThroughlineError(f"keys={config.keys} go with data of your own: give --data with them")
+    if config.dataset == "cifar10" and config.data is None and config.encoder in OWN:
+        raise ThroughlineError("dataset=cifar10 needs a pretrained encoder: --set encoder=torchvision:resnet50")
+    table = config.data is not None and config.data.kind == "table"
+    if config.encoder not in OWN:
+        if table:
+            raise DataError(f"encoder={config.encoder} reads images, and the data is a table; --set encoder=random")
+        pretrained(config.encoder)
+    if config.encoder == "omniglot" and not table:
+        characters()
+    classes = len(np.unique(_labels(config)))
+    if classes < config.tasks:
+        raise DataError(f"{config.tasks} tasks need as many classes, got {classes}; --set tasks={max(2, classes)}")
+    if config.keys and table:
+        assert config.data is not None
+        read_unlabelled(config.keys, config.data.table())
+    elif config.keys:
+        image_files(config.keys)
+
+
+def load(config: Config, seed: int) -> Split:
+    """The embeddings of a seed, the same in every arm."""
+    if config.encoder not in OWN:
+        split = _through_pretrained(config, seed)
+    elif config.data is not None and config.data.kind == "table":
+        split = _table(config, seed)
+    else:
+        split = _pictures(config, seed)
+    return Split(*(part.to(config.device) for part in split))
+
+
+def _labels(config: Config) -> np.ndarray:
+    if config.data is not None:
+        if config.data.kind == "table":
+            return config.data.table().y
+        return _own_images(config).labels.numpy() if config.encoder in OWN else _classes(config.data)
+    if config.dataset == "cifar10":
+        return np.arange(10)
+    return _built_in(config).labels.numpy()
+
+
+def _classes(source: Source) -> np.ndarray:
+    """Class names of an image folder's files, in the order of `image_files`."""
+    root = Path(source.path)
+    return np.array([file.relative_to(root).parts[0] for file in image_files(root)])
+
+
+def _rows(labels: np.ndarray, config: Config, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the stream, of the test part, and those set aside for keys (none where another source gives them)."""
+    train, test = stratified_split(labels, seed, test=config.test)
+    if config.data is None or config.keys:
+        return train, test, train[:0]
+    stream, aside = stratified_split(labels[train], seed, test=1 / SET_ASIDE)
+    return train[stream], test, train[aside]
+
+
+def _table(config: Config, seed: int) -> Split:
+    assert config.data is not None
+    table = config.data.table()
+    y = np.unique(table.y, return_inverse=True)[1]
+    train, test, aside = _rows(y, config, seed)
+    other = read_unlabelled(config.keys, table) if config.keys else table.x[aside]
+    x, test_x, keys = map(torch.from_numpy, standardize(table.x[train], table.x[test], other))
+    layer = _random_layer(x.shape[1], config, seed)
+    return Split(layer(x), torch.from_numpy(y[train]), layer(test_x), torch.from_numpy(y[test]), layer(keys))
+
+
+def _pictures(config: Config, seed: int) -> Split:
+    """Images through an encoder that is made here."""
+    images = _built_in(config) if config.data is None else _own_images(config)
+    train, test, aside = _rows(images.labels.numpy(), config, seed)
+    if config.keys:
+        other = torch.stack([read_image(file, images.images.shape[-1]) for file in image_files(config.keys)])
+    elif config.data is not None:
+        other = images.images[aside]
+    elif config.encoder == "omniglot":
+        other = characters()[0]
+    else:
+        other = images.images[train].mT  # another data set of the same size, for want of a real one
+    parts = images.images[train], images.images[test], other
+    encode: Callable[[Tensor], Tensor]
+    if config.encoder == "omniglot":
+        network = omniglot_encoder(config.encoder_epochs, seed)
+        x, test_x, keys = (embed(network, _grey(part)) for part in parts)
+    else:
+        encode = _random_layer(images.images[0].numel(), config, seed)
+        x, test_x, keys = (encode(part.flatten(1)) for part in parts)
+    return Split(x, images.labels[train], test_x, images.labels[test], keys)
+
+
+def _built_in(config: Config) -> Images:
+    return digits() if config.dataset == "digits" else mnist()
+
+
+def _own_images(config: Config) -> Images:
+    assert config.data is not None
+    return image_folder(config.data.path, size=config.data.size or OMNIGLOT_SIDE)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Images as the Omniglot encoder reads them: ``(n, 1, 28, 28)``."""
+    if images.shape[1] == 3:
+        images = (images * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    side = (OMNIGLOT_SIDE, OMNIGLOT_SIDE)
+    return images if images.shape[-2:] == side else F.interpolate(images, size=side, mode="bilinear", antialias=True)
+
+
+def _random_layer(width: int, config: Config, seed: int) -> Callable[[Tensor], Tensor]:
+    layer = RandomExpansion(width, config.width, generator=torch.Generator().manual_seed(seed))
+    return lambda x: layer(x.float())
+
+
+def _through_pretrained(config: Config, seed: int) -> Split:
+    encoder, transform = pretrained(config.encoder)
+    encoder.to(config.device)
+    if config.data is None:
+        datasets = require("torchvision.datasets", extra="paper")
+        import pooch
+
+        root = Path(pooch.os_cache("throughline")) / "torchvision"
+        train, test = (datasets.CIFAR10(root, train=part, transform=transform, download=True) for part in (True, False))
+        other = datasets.CIFAR100(root, train=True, transform=transform, download=True)
+        (x, y), (test_x, test_y), (keys, _) = (_features(encoder, part, config) for part in (train, test, other))
+        return Split(x, y, test_x, test_y, keys)
+    files = image_files(config.data.path)
+    classes = np.unique(_classes(config.data), return_inverse=True)[1]
+    x, _ = _features(encoder, _Files(files, transform), config)
+    rows, test, aside = map(torch.from_numpy, _rows(classes, config, seed))
+    y = torch.from_numpy(classes)
+    if config.keys:
+        keys, _ = _features(encoder, _Files(image_files(config.keys), transform), config)
+    else:
+        keys = x[aside]
+    return Split(x[rows], y[rows], x[test], y[test], keys)
+
+
+class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Image files through a transform; the label is none."""
+
+    def __init__(self, files: list[Path], transform: Callable[[Any], Tensor]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        with Image.open(self.files[i]) as image:
+            return self.transform(image.convert("RGB")), -1
+
+
+@torch.no_grad()
+def _features(encoder: nn.Module, pictures: Any, config: Config) -> tuple[Tensor, Tensor]:
+    batches = torch.utils.data.DataLoader(pictures, batch_size=256)
+    found = [(encoder(images.to(config.device)).flatten(1).float().cpu(), labels) for images, labels in batches]
+    features, labels = (torch.cat(column) for column in zip(*found, strict=True))
+    return features, labels

@@ -1,0 +1,102 @@
+"""Pictures of the bottleneck's claim, from stored results."""
+
+import textwrap
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from throughline.claims.dkvb.toy import ARMS, CLASSES, REACH, UNDECIDED, blobs
+from throughline.lab import Results
+from throughline.lab.plots import BASELINE, PALETTE, draw_bands, subplots
+
+__all__ = ["by_task", "course", "toy", "writers"]
+
+CLASS_COLORS = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6", "#8c6d4f")
+
+
+def course(results: Results) -> Figure | None:
+    figure, axis = subplots(size=(7.8, 3.6))
+    draw_bands(axis, results, "accuracy")
+    if not axis.lines:
+        return None
+    for line in axis.lines:
+        line.set_marker("o")
+        line.set_markersize(3.5)
+    last = max(int(np.max(np.asarray(line.get_xdata()))) for line in axis.lines)
+    axis.plot([1, last], [1 / last, 1], color=BASELINE, linewidth=0.9, linestyle=":", label="all that was shown so far")
+    axis.set_xticks(range(1, last + 1))
+    axis.set_xlabel("tasks learned")
+    axis.set_ylabel("accuracy on all classes")
+    axis.set_ylim(0, 1.02)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def by_task(results: Results) -> Figure | None:
+    arms = [arm for arm in results.arms if not arm.startswith("iid_")]
+    kept = {arm: [k["tasks"] for s in results.seeds if "tasks" in (k := results.kept(arm, s))] for arm in arms}
+    means = {arm: np.mean(tables, 0) for arm, tables in kept.items() if tables}
+    if not means:
+        return None
+    figure, axes = subplots(1, len(means), size=(1.9 * len(means) + 0.8, 2.6), squeeze=False)
+    for axis, (arm, mean) in zip(axes.flat, means.items(), strict=True):
+        learned = np.ma.masked_where(np.triu(np.ones_like(mean), 1) > 0, mean)  # later tasks: nothing to know yet
+        drawn = axis.imshow(learned, vmin=0, vmax=1, cmap="viridis")
+        places = range(len(mean))
+        axis.set_xticks(places, [str(place + 1) for place in places])
+        axis.set_yticks(places, [str(place + 1) for place in places])
+        axis.set_title(textwrap.fill(arm.replace("_", " "), 14))
+        axis.set_xlabel("tested on task")
+    axes[0, 0].set_ylabel("after task")
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="accuracy")
+    return figure
+
+
+def toy(results: Results) -> Figure | None:
+    seed = next((s for s in results.seeds if any("toy" in results.kept(arm, s) for arm in ARMS)), None)
+    if seed is None:
+        return None
+    arms = [arm for arm in ARMS if "toy" in results.kept(arm, seed)]
+    maps = [results.kept(arm, seed)["toy"] for arm in arms]
+    tasks = len(maps[0])
+    x, y = (part.numpy() for part in blobs(seed))
+    figure, axes = subplots(len(arms), tasks, size=(1.65 * tasks + 0.4, 1.65 * len(arms) + 0.3), squeeze=False)
+    colors = ListedColormap(CLASS_COLORS)
+    for row, (arm, regions) in enumerate(zip(arms, maps, strict=True)):
+        for task, region in enumerate(regions):
+            axis = axes[row, task]
+            extent = (-REACH, REACH, -REACH, REACH)
+            seen = np.ma.masked_equal(region, UNDECIDED)
+            axis.imshow(seen, origin="lower", extent=extent, cmap=colors, vmin=0, vmax=CLASSES - 1, alpha=0.45)
+            shown = y < (task + 1) * (CLASSES // tasks)
+            axis.scatter(*x[shown].T, c=y[shown], cmap=colors, vmin=0, vmax=CLASSES - 1, s=3, linewidths=0)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(f"after task {task + 1}")
+        axes[row, 0].set_ylabel(arm.replace("_", " "))
+    return figure
+
+
+def writers(results: Results) -> Figure | None:
+    arm = next((a for a in ("bottleneck", "bottleneck_own_keys") if a in results.arms), None)
+    kept = [k["wrote"] for s in results.seeds if arm and "wrote" in (k := results.kept(arm, s))]
+    if not kept:
+        return None
+    wrote = kept[0]  # (tasks, C, K): whether a task fetched, and so changed, a value
+    tasks = len(wrote)
+    last = np.where(wrote.any(0), tasks - wrote[::-1].argmax(0), 0)  # 0 for never, else the number of the task
+    figure, (left, right) = subplots(1, 2, size=(7.6, 3.2), width_ratios=(5, 3))
+    colors = ListedColormap(["#00000000", *(PALETTE * (tasks // len(PALETTE) + 1))[:tasks]])
+    drawn = left.imshow(
+        np.sort(last, 1), aspect="auto", interpolation="nearest", cmap=colors, vmin=-0.5, vmax=tasks + 0.5
+    )
+    bar = figure.colorbar(drawn, ax=left, ticks=range(tasks + 1), label="task that wrote last")
+    bar.ax.set_yticklabels(["never", *(str(task + 1) for task in range(tasks))])
+    left.set(xlabel="pair, sorted", ylabel="codebook")
+    shares = np.stack([np.bincount(w.sum(0).ravel(), minlength=tasks + 1) / w[0].size for w in kept]).mean(0)
+    right.bar(range(tasks + 1), shares, color=PALETTE[1], width=0.7)
+    right.set(xlabel="tasks that wrote a pair", ylabel="share of pairs")
+    right.set_xticks(range(tasks + 1))
+    return figure

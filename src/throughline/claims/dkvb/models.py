@@ -1,0 +1,125 @@
+"""Frozen encoders of the bottleneck's claim: a small network taught on Omniglot, or a pretrained one by name."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughline.claims.groco.claim import affine_view
+from throughline.claims.shared.backbones import headless
+from throughline.data import entries, omniglot
+from throughline.data.cache import kept
+from throughline.lab import require
+from throughline.lab.store import code_version
+
+__all__ = ["OMNIGLOT_SIDE", "characters", "embed", "omniglot_encoder", "pretrained", "thickened"]
+
+OMNIGLOT_SIDE = 28
+BATCH, LR = 128, 3e-3
+
+
+def characters() -> tuple[Tensor, Tensor]:
+    """Omniglot's drawings as ``(n, 1, 28, 28)``, ink 1 on paper 0, and their characters ``(n,)``."""
+    drawn = omniglot()
+    side = (OMNIGLOT_SIDE, OMNIGLOT_SIDE)
+    return F.interpolate(drawn.images, size=side, mode="bilinear", antialias=True), drawn.labels
+
+
+def thickened(x: Tensor, draw: torch.Generator) -> Tensor:
+    """A random half of the images with each stroke widened by a pixel on every side."""
+    thick = torch.rand(len(x), generator=draw) < 0.5
+    return torch.where(thick[:, None, None, None], F.max_pool2d(x, 3, stride=1, padding=1), x)
+
+
+def convnet() -> nn.Sequential:
+    """Three convolutions to 576 features of a 28 × 28 image."""
+    blocks = [
+        nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
+        for a, b in pairwise((1, 32, 64, 64))
+    ]
+    network = nn.Sequential(*blocks, nn.Flatten())
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def omniglot_encoder(epochs: int, seed: int) -> nn.Module:
+    """The network taught to tell Omniglot's characters apart, frozen; it is taught once for all arms of a seed."""
+    key = {
+        "seed": seed,
+        "epochs": epochs,
+        "data": [entry.sha256 for entry in entries() if entry.key.startswith("omniglot/")],
+        "code": code_version(),
+        "machine": [
+            torch.backends.cpu.get_cpu_capability(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+        ],
+    }
+    with torch.random.fork_rng(devices=[]):  # the arm's own weights do not depend on whether this was kept
+        encoder = convnet()
+        encoder.load_state_dict(kept("encoders", key, lambda: _taught(epochs, seed)))
+    return encoder.eval().requires_grad_(False)
+
+
+def _taught(epochs: int, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    images, labels = characters()
+    encoder, draw = convnet(), torch.Generator().manual_seed(seed)
+    network = nn.Sequential(encoder, nn.Linear(576, int(labels.max()) + 1)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    per_epoch = -(-len(images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, epochs * per_epoch, cycle_momentum=False)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(images), generator=draw), BATCH):
+            x = thickened(affine_view(images[rows], draw), draw).contiguous(memory_format=torch.channels_last)
+            loss = F.cross_entropy(network(x), labels[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return encoder.state_dict()
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(n, m)`` of images ``(n, c, h, w)``."""
+    parts = torch.split(images, 512)
+    return torch.cat([encoder(part.contiguous(memory_format=torch.channels_last)) for part in parts])
+
+
+def pretrained(name: str) -> tuple[nn.Module, Callable[[Any], Tensor]]:
+    """A frozen encoder to features ``(n, m)``, and what makes its input of a PIL image.
+
+    Args:
+        name: "torchvision:<model>", "transformers:<repository>", or a timm model.
+    """
+    source, colon, model_name = name.partition(":")
+    if colon and source == "transformers":
+        transformers = require("transformers", extra="paper")
+        processor = transformers.AutoImageProcessor.from_pretrained(model_name)
+        pooled = _Pooled(transformers.AutoModel.from_pretrained(model_name))
+        return pooled.eval().requires_grad_(False), lambda image: processor(image, return_tensors="pt").pixel_values[0]
+    model = headless(name)
+    if colon:
+        weights = require("torchvision.models", extra="paper").get_model_weights(model_name)
+        return model, weights.DEFAULT.transforms()
+    data = require("timm.data", extra="paper")
+    return model, data.create_transform(**data.resolve_model_data_config(model))
+
+
+class _Pooled(nn.Module):
+    """One vector for an image from a model of transformers: the image side of CLIP and its like, else a mean."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if hasattr(self.model, "get_image_features"):
+            found = self.model.get_image_features(pixel_values=pixels)
+            features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+            return features
+        hidden: Tensor = self.model(pixel_values=pixels).last_hidden_state
+        return hidden.mean(1) if hidden.dim() == 3 else hidden.flatten(2).mean(2)  # tokens, or a map of channels

@@ -1,0 +1,132 @@
+"""What the G-ACIL claim streams: pixels or table columns, or the features of a frozen pretrained backbone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from throughline.claims.shared.backbones import headless
+from throughline.data import DataError, Source, digits, mnist, standardize, stratified_split
+from throughline.errors import ThroughlineError
+from throughline.lab import require
+
+__all__ = ["Config", "Split", "check", "load"]
+
+MOST_FEATURES = 5_000  # of raw data: one m × m matrix of streaming LDA is then 200 MB
+CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the backbones were trained
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: Literal["digits", "mnist", "cifar100"]  # unless data is given
+    expansion: int
+    penalty: float = 1.0
+    shrinkage: float = 1e-2  # of slda
+    shrinkage_expanded: float = 1e-4  # of slda_expanded
+    batch: int = 64
+    tasks: int = 5
+    disjoint: float = 0.5
+    blurry: float = 0.1
+    every: int = 1_000  # samples between two evaluations; at least eight of them
+    test: float = 0.2  # share of rows, where the data set has no test part of its own
+    form: Literal["information", "covariance"] = "information"
+    backbone: str = ""  # a timm model, or torchvision:<model>; raw values without
+    pixels: int = 224  # the side of the backbone's input
+    device: str = "cpu"
+    data: Source | None = None
+
+
+class Split(NamedTuple):
+    """Features and class numbers of both parts."""
+
+    x: Tensor  # (n, m)
+    y: Tensor  # (n,) int64
+    test_x: Tensor
+    test_y: Tensor
+
+
+def check(config: Config) -> None:
+    """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    if not config.backbone:
+        if config.dataset == "cifar100" and config.data is None:
+            raise ThroughlineError('dataset=cifar100 needs a backbone; for example --set backbone="resnet18"')
+        load(config, 0)
+        return
+    headless(config.backbone)
+    _pictures(config)
+
+
+def load(config: Config, seed: int) -> Split:
+    """Return the two parts for a seed: the same in every arm."""
+    if config.backbone:
+        return _encoded(config, seed)
+    if config.data is not None and config.data.kind == "table":
+        table = config.data.table()
+        x, y = table.x, np.unique(table.y, return_inverse=True)[1]
+        _check_width(x.shape[1], config.data)
+        train, test = stratified_split(y, seed, test=config.test)
+        parts = map(torch.from_numpy, standardize(x[train], x[test]))
+        return Split(next(parts), torch.from_numpy(y[train]), next(parts), torch.from_numpy(y[test]))
+    if config.data is not None:
+        images = config.data.images()
+        _check_width(images.images[0].numel(), config.data)
+    else:
+        images = digits() if config.dataset == "digits" else mnist()
+    return _split(images.images.flatten(1), images.labels, config, seed)
+
+
+def _split(x: Tensor, y: Tensor, config: Config, seed: int) -> Split:
+    train, test = map(torch.from_numpy, stratified_split(y, seed, test=config.test))
+    return Split(x[train], y[train], x[test], y[test])
+
+
+def _check_width(width: int, source: Source) -> None:
+    if width > MOST_FEATURES:
+        cure = "--size 32, or a backbone: --set backbone=resnet18" if source.kind == "images" else "fewer columns"
+        raise DataError(f"{source.path}: {width} features a row, and the most is {MOST_FEATURES}; give {cure}")
+
+
+def _encoded(config: Config, seed: int) -> Split:
+    encoder = headless(config.backbone).to(config.device)
+    parts = [part for pictures in _pictures(config) for part in _features(encoder, pictures, config)]
+    return Split(*parts) if len(parts) == 4 else _split(parts[0], parts[1], config, seed)
+
+
+def _pictures(config: Config) -> tuple[Any, ...]:
+    """Data sets of (image, label): the user's folder, or CIFAR-100's two parts."""
+    require("torchvision", extra="paper")
+    from torchvision import datasets, transforms
+
+    if config.data is not None and config.data.kind == "table":
+        raise DataError(
+            f"{config.data.path}: a backbone ({config.backbone}) reads images, and this is a table; --set backbone="
+        )
+    transform = transforms.Compose(
+        [
+            transforms.Resize(config.pixels),
+            transforms.CenterCrop(config.pixels),
+            transforms.ToTensor(),
+            transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
+        ]
+    )
+    if config.data is not None:
+        return (datasets.ImageFolder(config.data.path, transform),)
+    if config.dataset != "cifar100":
+        raise ThroughlineError(f"backbone={config.backbone} goes with dataset=cifar100 or --data, not {config.dataset}")
+    import pooch
+
+    root = Path(pooch.os_cache("throughline")) / "torchvision"
+    return tuple(datasets.CIFAR100(root, train=train, transform=transform, download=True) for train in (True, False))
+
+
+@torch.inference_mode()
+def _features(encoder: nn.Module, pictures: Any, config: Config) -> tuple[Tensor, Tensor]:
+    batches = torch.utils.data.DataLoader(pictures, batch_size=256)
+    found = [(encoder(images.to(config.device)).flatten(1).cpu(), labels) for images, labels in batches]
+    features, labels = (torch.cat(column) for column in zip(*found, strict=True))
+    return features.clone(), labels.clone()

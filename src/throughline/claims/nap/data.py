@@ -1,0 +1,212 @@
+"""Searches to learn from and searches to be judged by: tables of settings and outcomes, split by whole data sets."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from throughline.claims.nap.paper import hpob, xgboost
+from throughline.claims.nap.tables import DIGITS, SETS, SUBSAMPLES, svc_settings, svc_tables
+from throughline.data import DataError, Source
+from throughline.data.cache import kept
+from throughline.errors import ThroughlineError
+from throughline.lab import require
+from throughline.search.meta_bo import gp_prior_tasks
+
+__all__ = ["Config", "Problem", "Task", "check", "load", "related"]
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: Literal["quadratics", "svc", "hpob", "xgboost"]  # unless data is given
+    horizon: int = 15
+    initial: int = 0  # random trials that every search starts from
+    test_sets: int = 8  # of the data sets of support vector machines, or of the quadratics
+    repetitions: int = 3  # of arms that draw at random
+    d_model: int = 64
+    num_layers: int = 2
+    nhead: int = 4
+    dim_feedforward: int = 128
+    num_bars: int = 50
+    candidates: int = 128  # of a training episode
+    related: int = 40  # tasks drawn from the process that is fitted to each table; 0 trains on the tables themselves
+    max_points: int = 256  # of a table that its process is fitted to
+    pretrain: int = 400  # gradient steps on the likelihood alone
+    pretrain_lr: float = 1e-3
+    iterations: int = 120
+    episodes: int = 8
+    epochs: int = 4
+    minibatch: int = 32
+    lr: float = 1e-3
+    warmup: int = 10
+    top_k: int = 10
+    gamma: float = 0.95
+    gae_lambda: float = 0.8
+    value_coef: float = 0.1
+    regret_floor: float = 1e-3
+    tables: str = ""  # folder of downloaded tables, of hpob and xgboost
+    spaces: tuple[str, ...] = ("5860", "4796", "5906", "5859", "5889", "5527")  # of hpob
+    device: str = "cpu"
+    data: Source | None = None
+
+
+class Task(NamedTuple):
+    """One search: settings and their outcomes, large ones wanted."""
+
+    name: str
+    x: Tensor  # (N, d) in [0, 1]
+    y: Tensor  # (N,), about in [0, 1]
+    start: tuple[int, ...] = ()  # the settings that searches on it start from, where a benchmark names them
+
+
+class Problem(NamedTuple):
+    """One space of settings."""
+
+    train: list[Task]
+    test: list[Task]
+
+
+def check(config: Config) -> None:
+    """Fetch and compute what `load` will need, so that a fault is one line before anything runs."""
+    require("botorch", extra="search")
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    for problem in load(config, 0):
+        for task in (*problem.train, *problem.test):
+            if len(task.y) < config.horizon:
+                cure = f"--set horizon={len(task.y)} or less"
+                raise DataError(
+                    f"{task.name}: {len(task.y)} different settings, the horizon is {config.horizon}; {cure}"
+                )
+            if bool((task.y == task.y[0]).all()):
+                raise DataError(f"{task.name}: every outcome is the same, and nothing can be searched; leave it out")
+        related(problem.train, config)
+    if config.dataset == "svc" and config.data is None:  # which sets are for training depends on the seed
+        related([task for problem in load(config, 0) for task in problem.test], config)
+
+
+def load(config: Config, seed: int) -> list[Problem]:
+    """The problems of a seed, the same in every arm."""
+    if config.data is not None:
+        return [_leave_one_out(_own(config.data), seed)]
+    if config.dataset == "svc":
+        return [_svc(seed, config.test_sets)]
+    if config.dataset == "quadratics":
+        return [_quadratics(seed, config.test_sets)]
+    if config.dataset == "hpob":
+        return [
+            Problem(*([Task(*task) for task in tasks] for tasks in parts))
+            for parts in hpob(config.tables, config.spaces, seed)
+        ]
+    tasks = [Task(*task) for task in xgboost(config.tables)]
+    order = np.random.default_rng(seed).permutation(len(tasks))
+    test = {int(place) for place in order[: 14 * len(tasks) // 48]}
+    return [Problem(*([t for i, t in enumerate(tasks) if (i in test) == tested] for tested in (False, True)))]
+
+
+def related(tasks: Sequence[Task], config: Config) -> list[tuple[Tensor, Tensor]]:
+    """What a policy is trained on: tasks like these from Gaussian processes, on the tables' own scale of outcomes.
+
+    The draws of a table depend on that table alone, and are kept in the user's cache.
+    """
+    if not config.related:
+        return [(task.x, task.y) for task in tasks]
+    return [pair for task in tasks for pair in _drawn(task, config.related, config.candidates, config.max_points)]
+
+
+def _drawn(task: Task, count: int, size: int, max_points: int) -> list[tuple[Tensor, Tensor]]:
+    def make() -> dict[str, Tensor]:
+        draw = gp_prior_tasks([(task.x, task.y)], num_candidates=size, max_points=max_points)
+        generator = torch.Generator().manual_seed(0)
+        inputs, outcomes = zip(*(draw(generator) for _ in range(count)), strict=True)
+        return {"x": torch.stack(inputs), "y": torch.stack(outcomes)}
+
+    table = torch.cat([task.x, task.y[:, None]], 1).double().numpy()
+    versions = [version(package) for package in ("torch", "botorch", "gpytorch")]
+    key = {
+        "what": "tasks from a Gaussian process",
+        "versions": versions,
+        "sizes": [count, size, max_points],
+        "table": hashlib.sha256(table.tobytes()).hexdigest(),
+    }
+    drawn = kept("tasks", key, make)
+    low, high = task.y.min(), task.y.max()
+    return [*zip(drawn["x"], low + drawn["y"] * (high - low), strict=True)]
+
+
+def _svc(seed: int, test_sets: int) -> Problem:
+    """Whole data sets are held out; those made of the same digits fall on the same side."""
+    groups = [DIGITS, *((name,) for name in SETS if name not in DIGITS)]
+    held_out: set[str] = set()
+    for place in np.random.default_rng(seed).permutation(len(groups)):
+        if len(held_out) + len(groups[place]) <= test_sets:
+            held_out |= {*groups[place]}
+    scores, settings = svc_tables(), svc_settings()
+    tasks = [
+        (name in held_out, Task(f"{name}, {part}", settings, scores[name][part].float()))
+        for name in SETS
+        for part in range(SUBSAMPLES)
+    ]
+    return Problem(*([task for tested, task in tasks if tested == side] for side in (False, True)))
+
+
+def _quadratics(seed: int, test_sets: int, count: int = 6, size: int = 16) -> Problem:
+    draw = torch.Generator().manual_seed(seed)
+    x, centres = torch.rand(count, size, 2, generator=draw), torch.rand(count, 1, 2, generator=draw)
+    y = 1 - (x - centres).square().sum(-1) / 2
+    tasks = [Task(f"quadratic {i}", x[i], y[i]) for i in range(count)]
+    return Problem(tasks[test_sets:], tasks[:test_sets])
+
+
+def _own(source: Source) -> list[Task]:
+    """The user's tables: columns x1 … xd and y, scaled alike in all of them; equal settings are averaged."""
+    frames = {name: _numeric(source, name, frame) for name, frame in source.tables().items()}
+    first = next(iter(frames))
+    columns = [name for name in frames[first].columns if name != "y"]
+    for name, frame in frames.items():
+        if "y" not in frame or sorted(frame.columns) != sorted(frames[first].columns) or not columns:
+            raise DataError(
+                f"{source.path}: every table needs a column y and the same others; {name} has "
+                f"{', '.join(frame.columns)}, {first} {', '.join(frames[first].columns)}"
+            )
+    if len(frames) < 3:
+        raise DataError(f"{source.path}: three tables or more are needed, one is held out; got {len(frames)}")
+    grouped = {name: frame.groupby(columns, as_index=False)["y"].mean() for name, frame in frames.items()}
+    together = pd.concat(grouped.values())[columns].to_numpy(float)
+    low, high = together.min(0), together.max(0)
+    width = np.where(high > low, high - low, 1.0)
+    return [
+        Task(
+            name,
+            torch.tensor((frame[columns].to_numpy(float) - low) / width).float(),
+            torch.tensor(frame["y"].to_numpy(float)),
+        )
+        for name, frame in grouped.items()
+    ]
+
+
+def _numeric(source: Source, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    numbers: pd.DataFrame = frame.apply(pd.to_numeric, errors="coerce")
+    bad = [column for column in numbers if not np.isfinite(numbers[column].to_numpy(float)).all()]
+    if bad:
+        raise DataError(f"{source.path}: column {bad[0]!r} of {name} must hold finite numbers; mend or remove it")
+    return numbers
+
+
+def _leave_one_out(tasks: list[Task], seed: int) -> Problem:
+    """One table is searched; outcomes outside [0, 1] are scaled by what the others hold."""
+    place = seed % len(tasks)
+    train = [task for i, task in enumerate(tasks) if i != place]
+    outcomes = torch.cat([task.y for task in train])
+    low, high = float(outcomes.min()), float(outcomes.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    width = high - low or 1.0
+    scaled = [task._replace(y=((task.y - low) / width).float()) for task in (*train, tasks[place])]
+    return Problem(scaled[:-1], scaled[-1:])

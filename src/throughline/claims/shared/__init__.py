@@ -1,0 +1,1 @@
+"""What two or more claims share: never a claim itself."""

@@ -1,0 +1,270 @@
+"""Quantised tensors, the distillation loss and the allocation of levels against brute force, NumPy and closed forms."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from throughline.discrete.quantization import (
+    allocate_levels,
+    distillation_loss,
+    nonuniform_quantize,
+    quantile_points,
+    uniform_quantize,
+)
+from throughline.discrete.quantization.buckets import encode
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(size, generator=seeded(seed), dtype=torch.float64)
+
+
+def slowly(weight: Tensor, points: list[float], size: int | None) -> Tensor:
+    """Bucket by bucket and weight by weight: the nearest of all α p + β, the upper one of two."""
+    flat = weight.flatten().tolist()
+    size = size or len(flat)
+    found = []
+    for start in range(0, len(flat), size):
+        bucket = flat[start : start + size]
+        low, span = min(bucket), max(bucket) - min(bucket)
+        span = 1.0 if span < 1e-10 else span
+        for v in bucket:
+            distance = [abs((v - low) / span - p) for p in points]
+            best = max(i for i, d in enumerate(distance) if d <= min(distance))
+            found.append(span * points[best] + low)
+    return torch.tensor(found, dtype=weight.dtype).view(weight.shape)
+
+
+SIZES = [1, 4, 7, 12, 60, 256, None]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("levels", [2, 3, 4, 16])
+def test_uniform_is_the_nearest_level_of_the_bucket(size: int | None, levels: int) -> None:
+    weight = random(3, 4, 5)
+    even = [i / (levels - 1) for i in range(levels)]
+    torch.testing.assert_close(uniform_quantize(weight, levels, bucket_size=size), slowly(weight, even, size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("number", [2, 3, 16, 40])
+def test_nonuniform_is_the_nearest_point_in_any_order(size: int | None, number: int) -> None:
+    weight, points = random(3, 4, 5), torch.rand(number, generator=seeded(1), dtype=torch.float64)
+    expected = slowly(weight, sorted(points.tolist()), size)
+    torch.testing.assert_close(nonuniform_quantize(weight, points, bucket_size=size), expected)
+
+
+@pytest.mark.parametrize("number", [*range(2, 18), 31, 32, 33, 1000])
+def test_points_are_found_as_torch_finds_them(number: int) -> None:
+    """Ties and points that coincide too."""
+    points = (torch.rand(number, generator=seeded(number)) * 40).round() / 40
+    weight = torch.cat([torch.linspace(0, 1, 81), torch.rand(500, generator=seeded(1))])  # scaled already
+    middle = points.sort().values.unfold(0, 2, 1).mean(1)
+    expected = torch.bucketize(weight, middle, right=True)
+    assert torch.equal(encode(weight, points, None).symbols.long(), expected)
+
+
+def test_ties_round_to_even_levels_and_to_the_upper_point() -> None:
+    weight = torch.tensor([0.0, 1.0, 3.0, 5.0, 8.0])  # u (s - 1) is 0, 0.5, 1.5, 2.5, 4
+    assert uniform_quantize(weight, 5).tolist() == [0, 0, 4, 4, 8]
+    assert nonuniform_quantize(weight, torch.linspace(0, 1, 5)).tolist() == [0, 2, 4, 6, 8]
+
+
+@given(
+    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=40),
+    st.integers(2, 20),
+    st.sampled_from([1, 3, 8, None]),
+)
+@settings(deadline=None)
+def test_invariants(entries: list[float], levels: int, size: int | None) -> None:
+    weight = torch.tensor(entries)
+    rounded = uniform_quantize(weight, levels, bucket_size=size)
+    for bucket, original in zip(rounded.split(size or 99), weight.split(size or 99), strict=True):
+        span = original.max() - original.min()
+        assert len(bucket.unique()) <= levels
+        assert (bucket - original).abs().max() <= span / (levels - 1) / 2 + 1e-4
+        assert bucket.min() == original.min()
+        assert (bucket.max() - original.max()).abs() <= 1e-4
+    torch.testing.assert_close(uniform_quantize(rounded, levels, bucket_size=size), rounded, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(uniform_quantize(4 * weight, levels, bucket_size=size), 4 * rounded, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e-30, 1e30])
+@pytest.mark.parametrize("size", [4, None])
+def test_a_constant_bucket_comes_back_unchanged(value: float, size: int | None) -> None:
+    weight = torch.full((10,), value)
+    assert torch.equal(uniform_quantize(weight, 4, bucket_size=size), weight)
+    assert torch.equal(nonuniform_quantize(weight, torch.linspace(0, 1, 4), bucket_size=size), weight)
+
+
+def test_the_last_bucket_is_not_filled_with_zeros() -> None:
+    weight = torch.cat([random(256), random(44, seed=1) * 0.1 + 5.0])
+    rounded = uniform_quantize(weight, 16)
+    torch.testing.assert_close(rounded[256:], uniform_quantize(weight[256:], 16))
+    assert (rounded[256:] - weight[256:]).abs().max() < 0.05
+
+
+def test_gradients_pass_straight_through_and_add_up_in_the_cells() -> None:
+    weight, points = random(300).requires_grad_(), torch.tensor([0.9, 0.1, 0.4], dtype=torch.float64).requires_grad_()
+    incoming = random(300, seed=2)
+    uniform_quantize(weight, 4).backward(incoming)
+    assert torch.equal(weight.grad, incoming)
+    weight.grad = None
+    nonuniform_quantize(weight, points, bucket_size=128).backward(incoming)
+    assert torch.equal(weight.grad, incoming)
+    expected = torch.zeros(3, dtype=torch.float64)
+    for bucket, gradient in zip(weight.detach().split(128), incoming.split(128), strict=True):
+        low, span = bucket.min(), bucket.max() - bucket.min()
+        for v, g in zip((bucket - low) / span, gradient, strict=True):
+            expected[(v - points.detach()).abs().argmin()] += span * g
+    torch.testing.assert_close(points.grad, expected)
+
+
+@pytest.mark.parametrize("size", [4, 128, None])  # with 4, there are more points than weights in a bucket
+def test_gradient_of_many_points(size: int | None) -> None:
+    weight, points = random(300), torch.rand(20, generator=seeded(3), dtype=torch.float64).requires_grad_()
+    (nonuniform_quantize(weight, points, bucket_size=size) * random(300, seed=2)).sum().backward()
+    step = 1e-6
+    for i in range(20):
+        shift = torch.zeros(20, dtype=torch.float64)
+        shift[i] = step
+        above, below = (
+            (nonuniform_quantize(weight, points.detach() + s, bucket_size=size) * random(300, seed=2)).sum()
+            for s in (shift, -shift)
+        )
+        assert points.grad[i].item() == pytest.approx(((above - below) / (2 * step)).item(), abs=1e-6)
+
+
+def test_results_may_be_changed_in_place() -> None:
+    weight = random(10).requires_grad_()
+    uniform_quantize(weight, 4, bucket_size=3).mul_(2).sum().backward()
+    assert weight.grad.tolist() == [2.0] * 10
+
+
+def test_stochastic_rounding_is_right_on_average() -> None:
+    weight = random(50)
+    draw = seeded(7)
+    drawn = torch.stack(
+        [uniform_quantize(weight, 4, bucket_size=20, stochastic=True, generator=draw) for _ in range(4000)]
+    )
+    error = drawn.mean(0) - weight
+    assert (error.abs() <= 5 * drawn.std(0) / 4000**0.5 + 1e-9).all()
+    for place in range(50):
+        assert len(drawn[:, place].unique()) <= 2  # the level below and the one above
+    assert drawn[:, weight[:20].argmax()].unique().tolist() == pytest.approx([weight[:20].max().item()])
+
+
+@pytest.mark.parametrize("size", [256, None])
+@pytest.mark.parametrize("levels", [2, 5, 16])
+def test_quantile_points_agree_with_numpy(levels: int, size: int | None) -> None:
+    weight = random(3, 300)
+    flat = weight.flatten().numpy()
+    buckets = np.split(flat, range(size, len(flat), size)) if size else [flat]
+    scaled = [(b - b.min()) / (b.max() - b.min()) for b in buckets]
+    expected = np.quantile(np.concatenate(scaled), np.linspace(0, 1, levels))
+    torch.testing.assert_close(quantile_points(weight, levels, bucket_size=size), torch.from_numpy(expected))
+
+
+def test_quantile_points_leave_no_level_unused() -> None:
+    weight = random(5000) ** 3  # heavy tails: most even levels stand empty
+    points = quantile_points(weight, 16)
+    used, even = (torch.bincount(encode(weight, grid, 256).symbols, minlength=16) for grid in (points, 16))
+    assert used.min() >= 20  # of 5,000; each of 20 buckets has one smallest and one largest weight
+    assert used.max() < 2 * 5000 / 16
+    assert even.min() < 20
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        weight = random(600).to(dtype)
+        for quantize in (lambda w: uniform_quantize(w, 8), lambda w: nonuniform_quantize(w, quantile_points(w, 8))):
+            assert torch.equal(quantize(weight), quantize(weight.float()).to(dtype))
+
+
+def test_the_order_of_memory_does_not_matter() -> None:
+    weight = random(8, 3, 5, 5).to(memory_format=torch.channels_last)
+    assert torch.equal(uniform_quantize(weight, 4), uniform_quantize(weight.contiguous(), 4))
+
+
+@pytest.mark.parametrize("grid", [4, 1000, torch.tensor([0.7, 0.1, 0.2])])
+@pytest.mark.parametrize("size", [7, 256, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_codes_give_the_same_values_bit_for_bit(grid: int | Tensor, size: int | None, dtype: torch.dtype) -> None:
+    weight = random(1000).to(dtype)
+    quantized = (
+        uniform_quantize(weight, grid, bucket_size=size)
+        if isinstance(grid, int)
+        else nonuniform_quantize(weight, grid, bucket_size=size)
+    )
+    assert torch.equal(encode(weight, grid, size).values().to(dtype), quantized)
+
+
+# ---- distillation loss ----
+
+
+def slow_loss(z: Tensor, t: Tensor, y: Tensor | None, temperature: float, weight: float) -> float:
+    total = 0.0
+    for i, (a, b) in enumerate(zip(z.numpy(), t.numpy(), strict=True)):
+        q, p = (np.exp(v / temperature) / np.exp(v / temperature).sum() for v in (a, b))
+        kl = temperature**2 * float((p * np.log(p / q)).sum())
+        cross = -float(np.log(np.exp(a)[y[i]] / np.exp(a).sum())) if y is not None else 0.0
+        total += kl if y is None else weight * kl + (1 - weight) * cross
+    return total / len(z)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize(("temperature", "weight"), [(5.0, 0.7), (1.0, 0.0), (2.0, 1.0)])
+def test_distillation_loss_by_the_formula(temperature: float, weight: float, labels: bool) -> None:
+    z, t, y = random(6, 4), random(6, 4, seed=1), torch.arange(6) % 4 if labels else None
+    loss = distillation_loss(z, t, y, temperature=temperature, weight=weight)
+    assert loss.item() == pytest.approx(slow_loss(z, t, y, temperature, weight), rel=1e-12)
+    several = [None if v is None else v.unflatten(0, (2, 3)) for v in (z, t, y)]
+    assert distillation_loss(*several, temperature=temperature, weight=weight).item() == pytest.approx(loss.item())
+
+
+def test_distillation_loss_is_least_at_the_teacher_and_spares_it() -> None:
+    z, t = random(6, 4).requires_grad_(), random(6, 4, seed=1).requires_grad_()
+    assert distillation_loss(t, t).item() == pytest.approx(0, abs=1e-15)
+    distillation_loss(z, t).backward()
+    assert t.grad is None
+    assert z.grad.abs().sum() > 0
+
+
+def test_at_high_temperature_it_matches_logits() -> None:
+    """Hinton's limit: T² KL tends to the squared distance of centred logits over twice the number of classes."""
+    z, t = random(6, 4), random(6, 4, seed=1)
+    gap = (z - z.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
+    expected = gap.square().sum(1).mean() / 8
+    torch.testing.assert_close(distillation_loss(z, t, temperature=1e4), expected, rtol=1e-3, atol=0)
+
+
+# ---- levels by sensitivity ----
+
+
+def test_levels_by_hand() -> None:
+    # 8 each, the remaining 24 by 1/8, 5/8, 2/8
+    assert allocate_levels([1.0, 5.0, 2.0], 16) == [11, 23, 14]
+    assert allocate_levels([3.0, 3.0], 4) == [4, 4]
+    # shares 2.5 round to 2 each: one too few, for the first of the smallest
+    assert allocate_levels([1.0, 1.0], 5) == [5, 5]
+    # shares 1.5 of three round to 2 each, and 1 of the largest is taken back from the first
+    assert sum(allocate_levels([1.0, 1.0, 1.0], 3)) == 9
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12).filter(any), st.integers(2, 64))
+def test_levels_add_up_and_every_tensor_has_two(scores: list[float], levels: int) -> None:
+    shared = allocate_levels(scores, levels)
+    assert sum(shared) == levels * len(scores)
+    assert min(shared) >= min(2, levels)
+    base = max(2, levels // 2)
+    total = sum(map(Fraction, scores))
+    for own, score in zip(shared, scores, strict=True):  # within the rounding of all of them
+        assert abs(own - base - Fraction(score) / total * (levels - base) * len(scores)) <= len(scores)

@@ -1,0 +1,311 @@
+"""Studies of Optuna with the policy: columns and back, history from storage, a killed study that goes on, workers."""
+
+import math
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna  # noqa: TID253 - the development tools have it
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import (  # noqa: TID253
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState, create_trial  # noqa: TID253
+
+from throughline.search.meta_bo import NAPOptimizer, NAPSampler, NeuralAcquisitionProcess, encode_parameters
+from throughline.search.meta_bo.search_space import decode_parameters, num_columns, spread
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+SPACE: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(-2.0, 2.0),
+    "rate": FloatDistribution(1e-4, 1.0, log=True),
+    "grid": FloatDistribution(0.0, 1.0, step=0.25),
+    "depth": IntDistribution(1, 9, step=2),
+    "width": IntDistribution(1, 64, log=True),
+    "kernel": CategoricalDistribution(["rbf", None, 3]),
+}
+PLANE: dict[str, BaseDistribution] = {"x": FloatDistribution(-1.0, 1.0), "n": IntDistribution(0, 40)}
+
+
+def policy(space: dict[str, BaseDistribution] = PLANE, seed: int = 0) -> NeuralAcquisitionProcess:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NeuralAcquisitionProcess(
+            num_columns(space), d_model=16, num_layers=1, nhead=2, dim_feedforward=16, num_bars=12
+        )
+
+
+def sampler(**changes: Any) -> NAPSampler:
+    options: dict[str, Any] = {"horizon": 10, "num_candidates": 64, "seed": 0, **changes}
+    return NAPSampler(policy(), PLANE, **options)
+
+
+def objective(trial: optuna.Trial) -> float:
+    return trial.suggest_float("x", -1.0, 1.0) ** 2 + trial.suggest_int("n", 0, 40) / 40
+
+
+def settings(study: optuna.Study) -> list[tuple[Any, ...]]:
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+# columns
+
+
+def test_columns_of_every_kind_of_distribution() -> None:
+    params = {"x": 1.0, "rate": 1e-3, "grid": 0.75, "depth": 5, "width": 8, "kernel": None}
+    columns = encode_parameters(params, SPACE)
+    assert columns.tolist() == pytest.approx([0.75, 0.25, 0.75, 0.5, 0.5, 0.0, 1.0, 0.0])
+    assert num_columns(SPACE) == 8
+    assert encode_parameters({**params, "kernel": 3, "other": 1}, SPACE)[-3:].tolist() == [0, 0, 1]
+    assert encode_parameters({"one": 4}, {"one": IntDistribution(4, 4)}).tolist() == [0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=6, max_size=6))
+def test_every_point_is_a_setting_and_comes_back(at: list[float]) -> None:
+    params = decode_parameters(torch.tensor(at), SPACE)
+    for name, distribution in SPACE.items():
+        assert distribution._contains(distribution.to_internal_repr(params[name])), (name, params[name])
+    columns = encode_parameters(params, SPACE)
+    assert ((columns >= 0) & (columns <= 1)).all()
+    assert columns[0].item() == pytest.approx(at[0], abs=1e-6)
+    assert columns[1].item() == pytest.approx(at[1], abs=1e-6)
+    assert isinstance(params["depth"], int)
+    assert isinstance(params["width"], int)
+
+
+def test_settings_are_spread_over_the_space() -> None:
+    columns, params = spread(SPACE, 512, seed=0)
+    assert len(columns) == len(params) == 512
+    assert columns[:, 0].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert {p["grid"] for p in params} == {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {p["kernel"] for p in params} == {"rbf", None, 3}
+    share = [sum(p["depth"] == d for p in params) / 512 for d in (1, 3, 5, 7, 9)]
+    assert share == pytest.approx([0.2] * 5, abs=0.02)
+    few, kinds = spread({"b": CategoricalDistribution([True, False]), "i": IntDistribution(0, 2)}, 100, seed=0)
+    assert len(few) == 6
+    assert [
+        encode_parameters(p, {"b": CategoricalDistribution([True, False]), "i": IntDistribution(0, 2)}).tolist()
+        for p in kinds
+    ] == few.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"x": 0.0}, "params must hold 'n', got x"),
+        ({}, "params must hold 'x', got none"),
+        ({"x": 1.5, "n": 3}, r"params\['x'\] must be a value of FloatDistribution\(.*, got 1.5"),
+        ({"x": 0.5, "n": 41}, r"params\['n'\] must be a value of IntDistribution"),
+    ],
+)
+def test_encode_names_the_bad_parameter(params: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        encode_parameters(params, PLANE)
+
+
+# studies
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("y_bounds", [(-1.0, 3.0), None])
+def test_a_study_chooses_as_ask_and_tell_do(direction: str, y_bounds: tuple[float, float] | None) -> None:
+    made = sampler(y_bounds=y_bounds)
+    study = optuna.create_study(direction=direction, sampler=made)
+    study.optimize(objective, n_trials=8)
+    opt = NAPOptimizer(made.policy, made.candidates, horizon=10, maximize=direction == "maximize", y_bounds=y_bounds)
+    for trial in study.trials:
+        asked = opt.ask()
+        assert torch.equal(asked, encode_parameters(trial.params, PLANE))
+        opt.tell(asked, trial.value)  # type: ignore[arg-type]
+
+
+def test_every_kind_of_parameter_in_a_study() -> None:
+    def of_all(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -2.0, 2.0) + trial.suggest_float("rate", 1e-4, 1.0, log=True)
+        x += trial.suggest_float("grid", 0.0, 1.0, step=0.25) + trial.suggest_int("depth", 1, 9, step=2)
+        x += trial.suggest_int("width", 1, 64, log=True)
+        return x + (trial.suggest_categorical("kernel", ["rbf", None, 3]) is None)
+
+    study = optuna.create_study(sampler=NAPSampler(policy(SPACE), SPACE, horizon=6, num_candidates=50, seed=1))
+    study.optimize(of_all, n_trials=6)
+    assert len(set(settings(study))) == 6
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+def test_seeds() -> None:
+    found = []
+    for seed in (0, 0, 1, None):
+        study = optuna.create_study(sampler=sampler(seed=seed))
+        study.optimize(objective, n_trials=4)
+        found.append(settings(study))
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert len(set(found[3])) == 4
+
+
+def test_dynamic_and_foreign_parameters_are_sampled_at_random() -> None:
+    def dynamic(trial: optuna.Trial) -> float:
+        value = objective(trial) + trial.suggest_float("extra", 0.0, 1.0)
+        return value + (trial.suggest_int("only_later", 0, 3) if trial.number > 2 else 0)
+
+    runs = []
+    for _ in range(2):
+        study = optuna.create_study(sampler=sampler())
+        study.optimize(dynamic, n_trials=6)
+        runs.append([trial.params for trial in study.trials])
+    assert runs[0] == runs[1]
+    assert len({params["extra"] for params in runs[0]}) == 6
+    other = optuna.create_study(sampler=sampler())  # none of the policy's parameters at all
+    other.optimize(lambda trial: trial.suggest_float("z", 0.0, 1.0), n_trials=3)
+    assert len(set(settings(other))) == 3
+
+
+def test_a_range_other_than_the_policy_s_is_kept_to() -> None:
+    study = optuna.create_study(sampler=sampler())
+    study.optimize(lambda trial: trial.suggest_float("x", 0.9, 1.0) + trial.suggest_int("n", 0, 40), n_trials=8)
+    assert all(0.9 <= trial.params["x"] <= 1.0 for trial in study.trials)
+
+
+def test_failed_pruned_and_enqueued_trials() -> None:
+    def fickle(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number == 1:
+            raise RuntimeError("of the objective")
+        if trial.number == 2:
+            trial.report(value, 0)
+            raise optuna.TrialPruned
+        return math.nan if trial.number == 3 else math.inf if trial.number == 4 else value
+
+    study = optuna.create_study(sampler=sampler())
+    study.enqueue_trial({"x": 0.25, "n": 7})
+    study.enqueue_trial({"x": 0.3}, skip_if_exists=True)
+    study.optimize(fickle, n_trials=9, catch=RuntimeError)
+    assert study.trials[0].params == {"x": 0.25, "n": 7}
+    assert study.trials[1].params["x"] == 0.3
+    states = [trial.state for trial in study.trials]
+    assert states[1:4] == [TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL]
+    assert states[4:] == [TrialState.COMPLETE] * 5
+    assert len(set(settings(study))) == 9  # whatever became of a setting, it is not tried again
+    assert math.isfinite(study.best_value)
+
+
+def test_only_completed_trials_are_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = sampler(y_bounds=(0.0, 2.0)), []
+    scores = made._scores
+    monkeypatch.setattr(made, "_scores", lambda x, y: seen.append((x, y)) or scores(x, y))
+    study = optuna.create_study(direction="minimize", sampler=made)
+    values = {TrialState.COMPLETE: 0.5, TrialState.PRUNED: 0.1, TrialState.FAIL: None}
+    for place, (state, value) in enumerate(values.items()):
+        study.add_trial(
+            create_trial(state=state, value=value, params={"x": 0.1 * place, "n": place}, distributions=PLANE)
+        )
+    foreign = {"x": FloatDistribution(-9.0, 9.0), "n": IntDistribution(0, 40)}
+    study.add_trial(create_trial(value=0.7, params={"x": 5.0, "n": 1}, distributions=foreign))
+    study.ask(PLANE)
+    (x, y), *rest = seen
+    assert not rest
+    assert x.tolist() == [[0.5, 0.0]]
+    assert y.tolist() == [0.75]  # (2 - 0.5) / 2: small ones are wanted
+
+
+def test_beyond_the_horizon_and_beyond_the_candidates() -> None:
+    space: dict[str, BaseDistribution] = {"a": CategoricalDistribution(["u", "v"]), "b": IntDistribution(0, 2)}
+    study = optuna.create_study(sampler=NAPSampler(policy(space), space, horizon=3, seed=0))
+    study.optimize(
+        lambda trial: trial.suggest_int("b", 0, 2) + len(trial.suggest_categorical("a", ["u", "v"])), n_trials=9
+    )
+    assert len(set(settings(study)[:6])) == 6  # each once, then at random
+    assert len(study.trials) == 9
+
+
+def test_trials_that_are_asked_together_differ() -> None:
+    study = optuna.create_study(sampler=sampler())
+    asked = [study.ask(PLANE) for _ in range(5)]
+    assert len({tuple(trial.params.items()) for trial in asked}) == 5
+    for trial in asked:
+        study.tell(trial, 0.1)
+    unnamed = [study.ask() for _ in range(3)]  # no parameter is stored yet: only the sampler knows of the proposals
+    assert len({trial.suggest_float("x", -1.0, 1.0) for trial in unnamed}) == 3
+
+
+def test_workers_do_not_disturb_each_other() -> None:
+    study = optuna.create_study(sampler=sampler(num_candidates=200))
+    study.optimize(objective, n_trials=24, n_jobs=4)
+    assert len(study.trials) == 24
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert len(set(settings(study))) == 24
+
+
+def test_a_sampler_can_be_pickled() -> None:
+    made = sampler()
+    study = optuna.create_study(sampler=made)
+    study.optimize(objective, n_trials=2)
+    again = optuna.create_study(sampler=pickle.loads(pickle.dumps(made)))
+    again.optimize(objective, n_trials=2)
+    assert settings(again) == settings(study)
+
+
+KILLED = """
+import os, signal, sys
+import optuna, torch
+from tests.search.meta_bo.test_optuna_sampler import objective, sampler
+
+def fatal(trial):
+    value = objective(trial)
+    if trial.number == 4:
+        os.kill(os.getpid(), signal.SIGKILL)  # in the middle of an objective
+    return value
+
+study = optuna.create_study(study_name="s", storage=sys.argv[1], sampler=sampler())
+study.optimize(fatal, n_trials=10)
+"""
+
+
+def test_a_killed_study_goes_on(tmp_path: Path) -> None:
+    whole = optuna.create_study(sampler=sampler())
+    whole.optimize(objective, n_trials=5)
+    file, copy = tmp_path / "study.db", tmp_path / "copy.db"
+    command = [sys.executable, "-c", KILLED, f"sqlite:///{file}"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    shutil.copy(file, copy)
+    resumed = []
+    for storage in (file, copy):
+        study = optuna.load_study(study_name="s", storage=f"sqlite:///{storage}", sampler=sampler())
+        assert settings(study) == settings(whole)  # to the trial that was running when it was killed
+        assert study.trials[4].state == TrialState.RUNNING
+        study.optimize(objective, n_trials=4)
+        states = [trial.state for trial in study.trials]
+        assert states == [TrialState.COMPLETE] * 4 + [TrialState.RUNNING] + [TrialState.COMPLETE] * 4
+        assert len(set(settings(study))) == 9  # nothing twice, not even what was cut off
+        resumed.append(settings(study))
+    assert resumed[0] == resumed[1]
+
+
+# what is refused
+
+
+def test_names_the_bad_argument() -> None:
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        sampler(horizon=0)
+    with pytest.raises(ValueError, match="num_candidates must be at least 1, got 0"):
+        sampler(num_candidates=0)
+    with pytest.raises(ValueError, match="y_bounds must be increasing and finite"):
+        sampler(y_bounds=(1.0, 0.0))
+    with pytest.raises(ValueError, match="search_space must hold at least one parameter, got none"):
+        NAPSampler(policy(), {}, horizon=3)
+    with pytest.raises(ValueError, match=r"search_space has 8 columns .*, and the policy's in_features is 2"):
+        NAPSampler(policy(), SPACE, horizon=3)
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler())
+    with pytest.raises(ValueError, match="a study must have one objective, got 2 directions"):
+        study.optimize(objective, n_trials=1)
