@@ -14,7 +14,8 @@ from throughline.data import DataError, Source
 from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
-from throughline.lab.claim import Claim, find_claim, override, restore
+from throughline.lab.claim import Claim, find_claim
+from throughline.lab.config import check_device, override, restore
 from throughline.lab.results import Judgement, Results, judge, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
@@ -140,6 +141,7 @@ def _work(
     sinks = tuple(find_sink(name) for name in request.sink_names)
     if request.tensorboard is not None:
         sinks = (*sinks, tensorboard(request.tensorboard))
+    check_device(config)
     claim.prepare(config)
     run, resumed = open_run(request.out, manifest, resume=request.resume, warn=progress.print)
     if resumed:

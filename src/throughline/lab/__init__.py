@@ -2,6 +2,7 @@
 
 from throughline.lab.checks import Beats, Check, Costs, Matches, Outcome, Within
 from throughline.lab.claim import Claim, Log, Quote, find_claim, require
+from throughline.lab.config import Device
 from throughline.lab.results import Judgement, Results, judge
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Check",
     "Claim",
     "Costs",
+    "Device",
     "Judgement",
     "Log",
     "Matches",

@@ -1,14 +1,10 @@
 """What a claim is: arms, checks, scales and one method that runs a single arm on a single seed."""
 
-import dataclasses
 import importlib
 import inspect
-import json
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from throughline.catalog import paper
 from throughline.data.source import Kind
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
 
     from throughline.lab.results import Results
 
-__all__ = ["Claim", "Log", "Quote", "find_claim", "override", "require", "restore"]
+__all__ = ["Claim", "Log", "Quote", "find_claim", "require"]
 
 
 class Log(Protocol):
@@ -91,42 +87,6 @@ def find_claim(slug: str) -> Claim:
     return next(value() for value in own if value.__module__ == f"{module.__name__}.claim")
 
 
-def override(config: Any, assignments: tuple[str, ...]) -> Any:
-    """``config`` with ``key=value`` texts applied, each checked against its field's type.
-
-    Raises:
-        ThroughlineError: not of the form key=value, no such field, or a value of another type; lists the fields.
-    """
-    types = get_type_hints(type(config))
-    fields = {f.name: types[f.name] for f in dataclasses.fields(config) if f.name != "data"}
-    known = ", ".join(f"{name}: {_type_name(kind)} = {getattr(config, name)!r}" for name, kind in fields.items())
-    changes = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or key not in fields:
-            wrong = f"no field {key!r}" if equals else f"{assignment!r} is not of the form key=value"
-            raise ThroughlineError(f"--set: {wrong}; the fields are {known}")
-        try:
-            changes[key] = TypeAdapter(fields[key]).validate_python(_literal(text))
-        except ValidationError:
-            raise ThroughlineError(
-                f"--set: {key} wants {_type_name(fields[key])}, got {text!r}; the fields are {known}"
-            ) from None
-    return dataclasses.replace(config, **changes)
-
-
-def restore(kind: type, values: Mapping[str, Any]) -> Any:
-    """The config of class ``kind`` that `dataclasses.asdict` turned into ``values``, tuples and nesting included."""
-    try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ThroughlineError(
-            f"the stored config does not fit this version of the claim: {where}: {first['msg']}"
-        ) from None
-
-
 def require(module: str, *, extra: str) -> ModuleType:
     """Import an optional package, or say how to install it.
 
@@ -137,14 +97,3 @@ def require(module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise ThroughlineError(f'{module} is not installed; pip install "throughline[{extra}]"') from None
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)

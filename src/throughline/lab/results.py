@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from throughline.lab.checks import Outcome
-from throughline.lab.claim import Claim, find_claim, restore
+from throughline.lab.claim import Claim, find_claim
+from throughline.lab.config import restore
 from throughline.lab.store import Run, Unit
 
 __all__ = ["Judgement", "Results", "judge", "load_results", "summary"]

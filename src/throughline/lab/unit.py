@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from throughline.errors import ThroughlineError
-from throughline.lab.claim import Claim, restore
+from throughline.lab.claim import Claim
+from throughline.lab.config import restore
 from throughline.lab.store import Run, Unit, code_version, write_atomically
 
 __all__ = ["Failed", "Finished", "Progress", "run_unit"]

@@ -1,0 +1,105 @@
+"""The config of a run: a claim's frozen dataclass, with the user's overrides checked against its annotations.
+
+A field's annotation says what it may be, and `pydantic`'s constrained types say more: ``steps: PositiveInt``,
+``share: Annotated[float, Field(gt=0, lt=1)]``, ``device: Device``. What breaks one is refused before any unit starts.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from throughline.errors import ThroughlineError
+
+__all__ = ["Device", "check_device", "override", "restore"]
+
+
+def _is_device(name: str) -> str:
+    import torch  # here, so that the command line can name a field without loading it
+
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"a device is cpu, cuda, cuda:1, mps …, got {name!r}") from None
+    return name
+
+
+Device = Annotated[str, AfterValidator(_is_device)]  # the name of a torch device; whether it is there, see check_device
+
+
+def override(config: Any, assignments: tuple[str, ...]) -> Any:
+    """``config`` with ``key=value`` texts applied, each checked against its field's annotation.
+
+    Raises:
+        ThroughlineError: not of the form key=value, no such field, or a value that the annotation does not allow; lists
+            the fields.
+    """
+    types = get_type_hints(type(config), include_extras=True)
+    fields = {f.name: types[f.name] for f in dataclasses.fields(config) if f.name != "data"}
+    known = ", ".join(f"{name}: {_type_name(kind)} = {getattr(config, name)!r}" for name, kind in fields.items())
+    changes = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in fields:
+            wrong = f"no field {key!r}" if equals else f"{assignment!r} is not of the form key=value"
+            raise ThroughlineError(f"--set: {wrong}; the fields are {known}")
+        try:
+            changes[key] = TypeAdapter(fields[key]).validate_python(_literal(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            parsed = first["type"].endswith(("_parsing", "_type")) or first["loc"]
+            wants = (
+                f"{key} wants {_type_name(fields[key])}, got {text!r}" if parsed else f"{key}={text}: {_says(first)}"
+            )
+            raise ThroughlineError(f"--set: {wants}; the fields are {known}") from None
+    return dataclasses.replace(config, **changes)
+
+
+def restore(kind: type, values: Mapping[str, Any]) -> Any:
+    """The config of class ``kind`` that `dataclasses.asdict` turned into ``values``, tuples and nesting included."""
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ThroughlineError(
+            f"the stored config does not fit this version of the claim: {where}: {first['msg']}"
+        ) from None
+
+
+def check_device(config: Any) -> None:
+    """Refuse a config whose ``device``, if it has one, is not on this machine.
+
+    Raises:
+        ThroughlineError: naming the device.
+    """
+    name = getattr(config, "device", "cpu")
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):  # what torch raises for want of a GPU, or of a build that knows it
+        raise ThroughlineError(
+            f"device={name}: this machine has no such device that torch can use; --set device=cpu"
+        ) from None
+
+
+def _says(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _type_name(get_args(kind)[0])
+    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
