@@ -1,4 +1,4 @@
-"""Every module imports, the package and its command load nothing heavy, and imports only go down."""
+"""Every module imports, the package and its command load nothing heavy, imports only go down, and rooms stay rooms."""
 
 import importlib
 import pkgutil
@@ -13,6 +13,8 @@ import throughline
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "sklearn", "scipy", "pandas", "matplotlib"}
+PACKAGE = ROOT / "src" / "throughline"
+CLAIMS = sorted(file.parent for file in (PACKAGE / "claims").glob("*/claim.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages(throughline.__path__, "throughline."))
 
 
@@ -78,3 +80,43 @@ def test_the_floors_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     linter = pytest.importorskip("importlinter.cli")
     monkeypatch.chdir(ROOT)
     assert linter.lint_imports(no_cache=True) == 0
+
+
+def test_what_is_inside_of_a_mechanism_is_its_own() -> None:
+    """Code outside of ``area.mechanism`` imports its face, never a file inside of it."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("throughline", cache_dir=None)
+    rooms = ("core", "data", *throughline.AREAS)
+    inside = [name for name in graph.modules if name.count(".") == 3 and name.split(".")[1] in rooms]
+    assert inside
+    for name in inside:
+        package = name.rpartition(".")[0]
+        outside = {other for other in graph.find_modules_that_directly_import(name) if not within(other, package)}
+        assert not outside, f"{outside} import {name}: take it from {package}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_read_in_one_sitting(name: str) -> None:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    lines = len(Path(spec.origin).read_text(encoding="utf-8").splitlines())
+    assert lines <= 400, f"{name} has {lines} lines: make it a package, or move down what others need too"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda folder: folder.name)
+def test_a_claim_is_an_experiment_and_nothing_else(claim: Path) -> None:
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in claim.glob("*.py"))
+    assert lines <= 1_000, f"{claim.name} has {lines} lines: a part, a data set or a shared helper is in disguise"
+
+
+def test_tests_mirror_the_source() -> None:
+    packages = [folder.parent.relative_to(PACKAGE) for folder in PACKAGE.glob("*/*/__init__.py")]
+    for package in (package for package in packages if package.parts[0] in ("core", "data", *throughline.AREAS)):
+        assert list((ROOT / "tests" / package).glob("test_*.py")), f"tests/{package} is missing"
+        loose = list((ROOT / "tests" / package.parent).glob(f"test_{package.name}*.py"))
+        assert not loose, f"{loose} belong into tests/{package}"
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
