@@ -11,7 +11,7 @@ import scipy
 import torch
 from scipy.optimize import fmin_cg
 from sklearn.datasets import load_digits
-from tests.physics.deepinv_alone import deepinv_alone
+from tests.physics.proximal.deepinv_alone import deepinv_alone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
