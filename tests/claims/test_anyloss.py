@@ -16,9 +16,10 @@ from sklearn.metrics import confusion_matrix, log_loss
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims.anyloss.claim import Config, MetricAsLoss, measure, splits
-from throughline.claims.anyloss.data import Split, Tabular, table_splits, tables
-from throughline.claims.anyloss.models import (
+from throughline.claims.anyloss.claim import MetricAsLoss
+from throughline.claims.anyloss.config import Config
+from throughline.claims.anyloss.data import Split, Tabular, splits, table_splits, tables
+from throughline.claims.anyloss.training import (
     LOSSES,
     SCORES,
     Fitted,
@@ -27,6 +28,7 @@ from throughline.claims.anyloss.models import (
     fit_slp,
     hard_counts,
     histogram,
+    measure,
 )
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from throughline.claims.dkvb import data as _dkvb_data
 from throughline.claims.dkvb import models as _dkvb_encoder
 from throughline.claims.dkvb import toy as _dkvb_toy
-from throughline.claims.dkvb.claim import (
-    StreamWithoutForgetting,
+from throughline.claims.dkvb.claim import StreamWithoutForgetting
+from throughline.claims.dkvb.config import Config
+from throughline.claims.dkvb.data import load
+from throughline.claims.dkvb.training import (
     learner,
     predict,
     schedule,
@@ -27,7 +29,6 @@ from throughline.claims.dkvb.claim import (
     step,
     usage,
 )
-from throughline.claims.dkvb.data import Config, load
 from throughline.continual.streams import class_incremental
 from throughline.data import DataError, Images
 from throughline.errors import ThroughlineError
