@@ -170,8 +170,7 @@ def test_own_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "imagenet"}, r"dataset must be one of digits, .* got 'imagenet'"),
-        ({"sensor": (1, 4)}, r"at least 2 pixels in either direction, got \(1, 4\)"),
+        ({"data": Source("anywhere", size=1)}, r"a sensor of one pixel has no layout to learn; --size 2 or more"),
         ({"dataset": "digits", "sensor": (4, 9)}, r"a 4 × 9 sensor is finer than the 8 × 8 scenes"),
     ],
 )

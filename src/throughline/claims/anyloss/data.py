@@ -71,8 +71,6 @@ def tables(names: tuple[str, ...], collection: str, source: Source | None) -> li
         return [Tabular(own.name, own.x, own.y)]
     if collection == "imblearn":
         return _imblearn(names)
-    if collection != "uci":
-        raise DataError(f"collection must be uci or imblearn, got {collection!r}")
     known = (*UCI, GENERATED)
     if unknown := set(names) - set(known):
         raise DataError(f"sets must be among {', '.join(known)}; got {', '.join(sorted(unknown))}")

@@ -48,10 +48,6 @@ class Split(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
-    if config.tasks < 2:
-        raise ThroughlineError(f"tasks={config.tasks}: forgetting needs two tasks at least; --set tasks=2")
     if config.keys and config.data is None:
         raise ThroughlineError(f"keys={config.keys} go with data of your own: give --data with them")
     if config.dataset == "cifar10" and config.data is None and config.encoder in OWN:

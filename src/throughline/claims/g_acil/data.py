@@ -30,8 +30,6 @@ class Split(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     if not config.backbone:
         if config.dataset == "cifar100" and config.data is None:
             raise ThroughlineError('dataset=cifar100 needs a backbone; for example --set backbone="resnet18"')

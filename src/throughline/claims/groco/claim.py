@@ -5,11 +5,10 @@
 import os
 from typing import TYPE_CHECKING
 
-from throughline.claims.groco.config import Config
+from throughline.claims.groco.config import NEGATIVES, Config
 from throughline.claims.groco.data import load
 from throughline.claims.groco.evaluation import (
     DRAWN_STEEPNESS,
-    NEGATIVES,
     keep_pictures,
     knn_accuracy,
     linear_accuracy,

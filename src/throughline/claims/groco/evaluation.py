@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims.groco.config import NEGATIVES
 from throughline.claims.groco.data import Split
 from throughline.claims.shared.evaluation import outputs
 from throughline.core.sorting import relaxed_sort
@@ -11,14 +12,12 @@ from throughline.lab import Log
 
 __all__ = [
     "DRAWN_STEEPNESS",
-    "NEGATIVES",
     "keep_pictures",
     "knn_accuracy",
     "linear_accuracy",
     "ordering",
 ]
 
-NEGATIVES = 10  # the paper's
 DRAWN_STEEPNESS = 30.0
 SHOWN, NEIGHBOURS = 5, 5  # anchors, and nearest neighbours of each, in the picture
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from throughline.claims.groco.config import Config
-from throughline.claims.groco.evaluation import NEGATIVES, knn_accuracy
+from throughline.claims.groco.config import NEGATIVES, Config
+from throughline.claims.groco.evaluation import knn_accuracy
 from throughline.claims.groco.models import projection
 from throughline.claims.groco.training import infonce_hardest
 from throughline.discrete.ordering import GroupOrderingLoss

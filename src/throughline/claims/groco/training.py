@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims.groco.config import Config
+from throughline.claims.groco.config import NEGATIVES, Config
 from throughline.claims.groco.data import Split
-from throughline.claims.groco.evaluation import NEGATIVES, knn_accuracy, ordering
+from throughline.claims.groco.evaluation import knn_accuracy, ordering
 from throughline.claims.shared.evaluation import outputs
 from throughline.discrete.ordering import GroupOrderingLoss
 from throughline.lab import Log

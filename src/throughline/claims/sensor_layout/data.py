@@ -47,10 +47,8 @@ def sensor_size(config: Config) -> tuple[int, int]:
 
 def check(config: Config) -> None:
     """Refuse what cannot be run, before any data is read."""
-    if config.data is None and config.dataset not in SENSORS:
-        raise ThroughlineError(f"dataset must be one of {', '.join(SENSORS)}, got {config.dataset!r}")
-    if min(sensor_size(config)) < 2:
-        raise ThroughlineError(f"the sensor needs at least 2 pixels in either direction, got {sensor_size(config)}")
+    if config.data is not None and config.data.size == 1:
+        raise ThroughlineError("a sensor of one pixel has no layout to learn; --size 2 or more")
     if config.data is None and config.dataset not in ("digits", "mnist") and not config.root:
         raise ThroughlineError(
             f"dataset={config.dataset} needs --set root=FOLDER, the folder that holds it or may receive it"

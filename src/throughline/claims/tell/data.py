@@ -34,8 +34,6 @@ class Samples(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what the units will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     if not 0 <= config.pretrain < config.epochs:
         raise ThroughlineError(f"pretrain must be in [0, epochs), got {config.pretrain} of {config.epochs}")
     samples = load(config, 0)
