@@ -1,15 +1,22 @@
 """What every claim owes: it declares itself whole, smoke goes through all arms, and its report survives gaps."""
 
+import json
+import math
 import random
+from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
 from throughline.catalog import papers
+from throughline.errors import ThroughlineError
+from throughline.lab import Device
 from throughline.lab.claim import Claim, find_claim
+from throughline.lab.config import override
 from throughline.lab.results import Results, judge, summary
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Run, Unit
@@ -17,6 +24,9 @@ from throughline.lab.unit import Recorder
 from throughline.report import write_report
 
 SLUGS = [paper.slug for paper in papers() if paper.available]
+
+
+FREE: dict[tuple[str, str], str] = {}  # (paper, field) of a number that may be any, and the reason
 
 
 @pytest.fixture(scope="module", params=SLUGS)
@@ -59,6 +69,20 @@ def test_a_claim_declares_itself_whole(slug: str) -> None:
         assert set(check.arms) <= set(claim.arms)
     assert bool(claim.accepts) == ("data" in vars(claim.scales["smoke"]))
     assert claim.quotes
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_setting_that_cannot_be_is_refused_in_one_line(slug: str) -> None:
+    config = find_claim(slug).scales["smoke"]
+    kinds = get_type_hints(type(config), include_extras=True)
+    assert kinds.pop("device", Device) == Device
+    for name, kind in kinds.items():
+        refused = list(out_of_range(kind))
+        assert None not in refused or (slug, name) in FREE, f"{name} may be any number: constrain it, or say why not"
+        for value in (value for value in refused if value is not None):
+            with pytest.raises(ThroughlineError, match=f"^--set: {name}[ =]") as caught:
+                override(config, (f"{name}={json.dumps(value)}",))
+            assert "\n" not in str(caught.value)
 
 
 def test_smoke_goes_through_every_arm_and_reports(smoke: tuple[Claim, Run]) -> None:
@@ -105,3 +129,23 @@ def test_a_unit_is_deterministic(smoke: tuple[Claim, Run]) -> None:
     assert again == stored["metrics"] | timed
     ours.close()
     theirs.close()
+
+
+def out_of_range(kind: Any) -> Iterator[Any]:
+    """Values of a field that its annotation forbids, beside each of its bounds; None for a number without any."""
+    inside = get_args(kind)
+    if kind in (int, float):
+        yield None
+    elif get_origin(kind) is Annotated and inside[0] in (int, float):
+        limits = [limit for given in inside[1:] for limit in getattr(given, "metadata", [given])]
+        for limit in limits:
+            for name, beyond in (("gt", 0), ("ge", -1), ("lt", 0), ("le", 1)):
+                if hasattr(limit, name):
+                    yield getattr(limit, name) + beyond
+        if inside[0] is float:
+            yield from (math.inf, -math.inf, math.nan)
+    elif get_origin(kind) is tuple:
+        length = 1 if Ellipsis in inside else len(inside)
+        yield from (None if value is None else [value] * length for part in inside for value in out_of_range(part))
+    elif get_origin(kind) is not Literal:
+        yield from (value for part in inside for value in out_of_range(part))

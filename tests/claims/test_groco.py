@@ -17,16 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims.groco import paper as imagenet
-from throughline.claims.groco.claim import (
-    GroupOrdering,
-    affine_view,
-    infonce,
-    infonce_hardest,
-    knn_accuracy,
-    load,
-    photo_view,
-    projection,
-)
+from throughline.claims.groco.claim import GroupOrdering
+from throughline.claims.groco.data import load
+from throughline.claims.groco.evaluation import knn_accuracy
+from throughline.claims.groco.models import projection
+from throughline.claims.groco.training import infonce, infonce_hardest
+from throughline.claims.shared.augmentation import affine_view, photo_view
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 

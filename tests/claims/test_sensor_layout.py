@@ -15,7 +15,10 @@ from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
 from throughline.claims.sensor_layout import data as tasks
-from throughline.claims.sensor_layout.claim import Config, LearnedLayout, fit
+from throughline.claims.sensor_layout import paper
+from throughline.claims.sensor_layout.claim import LearnedLayout
+from throughline.claims.sensor_layout.config import Config
+from throughline.claims.sensor_layout.training import fit
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.sensing.layout import SensorLayout
@@ -167,8 +170,7 @@ def test_own_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "imagenet"}, r"dataset must be one of digits, .* got 'imagenet'"),
-        ({"sensor": (1, 4)}, r"at least 2 pixels in either direction, got \(1, 4\)"),
+        ({"data": Source("anywhere", size=1)}, r"a sensor of one pixel has no layout to learn; --size 2 or more"),
         ({"dataset": "digits", "sensor": (4, 9)}, r"a 4 × 9 sensor is finer than the 8 × 8 scenes"),
     ],
 )
@@ -279,7 +281,7 @@ def test_a_step_of_the_papers_scale(dataset: str, sensor: tuple[int, int] | None
 @pytest.mark.usefixtures("torchvision")
 def test_segmentation_is_measured_on_the_regular_grid() -> None:
     config = dataclasses.replace(PAPER, dataset="cityscapes", sensor=(8, 12))
-    task = tasks.load(config, 0)
+    task = paper.load(config, 0)
     layout = SensorLayout((8, 12), curvature=(0.4, 0.1))
 
     class Oracle(nn.Module):
@@ -314,14 +316,14 @@ def test_segmentation_is_rectified(monkeypatch: pytest.MonkeyPatch) -> None:
             return scores
 
     monkeypatch.setattr(Cityscapes, "target", target)
-    task = tasks.load(dataclasses.replace(PAPER, dataset="cityscapes", sensor=(8, 12)), 0)
+    task = paper.load(dataclasses.replace(PAPER, dataset="cityscapes", sensor=(8, 12)), 0)
     measured = task.measure(SensorLayout((8, 12), curvature=(0.4, 0.1)), RightQuarter())
     assert measured == {"accuracy": 1.0, "miou": 1.0}
 
 
 @pytest.mark.usefixtures("torchvision")
 def test_data_of_the_papers_scale_missing() -> None:
-    with pytest.raises(ThroughlineError, match=r"MNIST needs --set root=FOLDER"):
+    with pytest.raises(ThroughlineError, match=r"dataset=mnist-full needs --set root=FOLDER"):
         CLAIM.prepare(dataclasses.replace(PAPER, root=""))
     with pytest.raises(DataError, match=r"Cityscapes could not be read below empty: Dataset not found"):
         CLAIM.prepare(dataclasses.replace(PAPER, dataset="cityscapes", root="empty"))

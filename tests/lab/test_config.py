@@ -19,6 +19,7 @@ class Config:
     widths: tuple[PositiveInt, ...] = (4, 2)
     kind: Literal["a", "b"] = "a"
     device: Device = "cpu"
+    pair: tuple[PositiveInt, PositiveInt] | None = None
 
 
 def test_what_the_annotation_allows_is_taken() -> None:
@@ -33,7 +34,11 @@ def test_what_the_annotation_allows_is_taken() -> None:
         ("steps=-3", r"steps=-3: should be greater than 0"),
         ("steps=many", r"steps wants int, got 'many'"),
         ("share=1", r"share=1: should be less than 1"),
-        ("widths=[4,0]", r"widths wants tuple\[.*got '\[4,0\]'"),
+        ("widths=[4,0]", r"widths wants tuple\[int, \.\.\.\], got '\[4,0\]'"),
+        (
+            "pair=4",
+            r"pair wants tuple\[int, int\] \| None, got '4'; the fields are .*kind: 'a' or 'b' = 'a', device: str",
+        ),
         ("kind=c", r"kind=c: should be 'a' or 'b'"),
         ("device=banana", r"device=banana: a device is cpu, cuda, .* got 'banana'"),
         ("stepz=1", r"no field 'stepz'; the fields are steps"),

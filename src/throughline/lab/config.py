@@ -7,7 +7,8 @@ A field's annotation says what it may be, and `pydantic`'s constrained types say
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
@@ -100,6 +101,14 @@ def _literal(text: str) -> Any:
 
 
 def _type_name(kind: Any) -> str:
-    if get_origin(kind) is Annotated:
-        return _type_name(get_args(kind)[0])
-    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
+    """A type as a user may read it: without the constraints, which the message tells."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type_name(inside[0])
+    if origin is Literal:
+        return " or ".join(map(repr, inside))
+    names = ["..." if part is Ellipsis else _type_name(part) for part in inside]
+    if origin in (Union, UnionType):
+        return " | ".join(names)
+    name = "None" if kind is NoneType else getattr(origin or kind, "__name__", str(kind))
+    return f"{name}[{', '.join(names)}]" if names else name

@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from throughline.claims.anyloss.config import Config
+from throughline.claims.shared.datasets import pictures, torchvision_set
 from throughline.data import DataError, Source, Table, binary, read_table, standardize, stratified_split
 from throughline.lab import require
 
-__all__ = ["GENERATED", "UCI", "Split", "Tabular", "digit_splits", "table_splits", "tables"]
+__all__ = ["GENERATED", "UCI", "Split", "Tabular", "digit_splits", "splits", "table_splits", "tables"]
 
 Positive = str | int | Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -51,6 +53,17 @@ IDS = {"oil-spill": (0,)}  # columns that only number the rows
 GENERATED = "generated"
 
 
+def splits(model: str, config: Config, seed: int) -> Iterator[Split]:
+    """The training and test parts of one seed, the same in all arms."""
+    if model == "resnet":
+        found = digit_splits(config.root, config.digits)
+    else:
+        data = tables(config.sets, config.collection, config.data)
+        found = table_splits(data, config.folds, seed, torch.float64 if model == "slp" else torch.float32)
+    for split in found:
+        yield Split(split.name, *(part.to(config.device) for part in split[1:]))
+
+
 def tables(names: tuple[str, ...], collection: str, source: Source | None) -> list[Tabular]:
     """The tables that a configuration asks for; DataError where one cannot be had."""
     if source is not None:
@@ -58,8 +71,6 @@ def tables(names: tuple[str, ...], collection: str, source: Source | None) -> li
         return [Tabular(own.name, own.x, own.y)]
     if collection == "imblearn":
         return _imblearn(names)
-    if collection != "uci":
-        raise DataError(f"collection must be uci or imblearn, got {collection!r}")
     known = (*UCI, GENERATED)
     if unknown := set(names) - set(known):
         raise DataError(f"sets must be among {', '.join(known)}; got {', '.join(sorted(unknown))}")
@@ -134,10 +145,5 @@ def _imblearn(names: tuple[str, ...]) -> list[Tabular]:
 
 
 def _mnist(root: str, train: bool) -> tuple[Tensor, Tensor]:
-    datasets = require("torchvision.datasets", extra="paper")
-    try:
-        found = datasets.MNIST(root or "data", train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"torchvision.datasets.MNIST: {error}") from None
-    images = (found.data.float() / 255 - 0.1307) / 0.3081
-    return images[:, None].expand(-1, 3, -1, -1), found.targets
+    images, labels = pictures(torchvision_set("MNIST", root, train=train, download=True))
+    return ((images - 0.1307) / 0.3081).expand(-1, 3, -1, -1), labels

@@ -2,9 +2,12 @@
 arXiv 1802.05668): MNIST by default, the user's table or image folder, CIFAR-10 and CIFAR-100 at paper scale.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from throughline.claims.distill_quant.data import Config, check, load
+from throughline.claims.distill_quant import data
+from throughline.claims.distill_quant.config import Config
+from throughline.claims.distill_quant.data import Task, check
 from throughline.claims.distill_quant.training import ARMS, Trainer, epochs_of
 from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
@@ -60,9 +63,10 @@ class LowBitStudent(Claim):
 
     def prepare(self, config: Config) -> None:
         check(config)
+        load(replace(config, device="cpu"), 0)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        trainer = Trainer(load(config, seed), config, seed, log, epochs_of(arm, config))
+        trainer = Trainer(load(config, seed).to(config.device), config, seed, log, epochs_of(arm, config))
         return ARMS[arm](trainer)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
@@ -79,3 +83,12 @@ class LowBitStudent(Claim):
             "The largest layer's weights in their buckets, and where the levels of 2 bits lie": draw.levels(results),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
+
+
+def load(config: Config, seed: int) -> Task:
+    """The task of one seed, alike in every arm."""
+    if config.data is None and config.dataset.startswith("cifar"):
+        from throughline.claims.distill_quant import paper
+
+        return paper.load(config)
+    return data.load(config, seed)

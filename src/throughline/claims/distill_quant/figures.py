@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, subplots
+from throughline.lab.plots import BASELINE, arm_color, draw_band, first_kept, subplots
 
 __all__ = ["bits", "levels", "sizes"]
 
@@ -38,10 +38,8 @@ def bits(results: Results) -> Figure | None:
     for arm in (a for a in results.arms if a != FULL):
         error = _errors(results, arm)
         if error:
-            means, low, high = ([f(v) for v in error.values()] for f in (np.mean, np.min, np.max))
-            color = arm_color(results, arm)
-            axis.plot(list(error), means, "o-", color=color, markersize=4, label=arm.replace("_", " "))
-            axis.fill_between(list(error), low, high, color=color, alpha=0.18, linewidth=0)
+            runs = np.stack(list(error.values()), 1)
+            draw_band(axis, np.array(list(error)), runs, arm_color(results, arm), arm.replace("_", " "), "o-")
     whole = _errors(results, FULL)
     if whole:
         mean = float(np.mean(next(iter(whole.values()))))
@@ -85,18 +83,19 @@ def sizes(results: Results) -> Figure | None:
 
 
 def levels(results: Results) -> Figure | None:
-    kept = next((k for s in results.seeds if (k := results.kept("differentiable", s)) and "points" in k), None)
-    if kept is None:
+    first = first_kept(results, "points", ("differentiable",))
+    if first is None:
         return None
+    kept = first[1]["differentiable"]
     figure, (top, bottom) = subplots(2, 1, size=(6.4, 3.8), sharex=True, height_ratios=(3, 2))
     counts = kept["histogram"]
     edges = np.linspace(0, 1, len(counts) + 1)
-    top.stairs(counts, edges, fill=True, color="#8a8f98", alpha=0.6)
+    top.stairs(counts, edges, fill=True, color=BASELINE, alpha=0.6)
     top.set(ylabel="weights", yticks=[])
     rows = {
         "learned points": (kept["points"], arm_color(results, "differentiable")),
         "at the start": (kept["start"], "#e0692f"),
-        "uniform": (np.linspace(0, 1, len(kept["points"])), "#8a8f98"),
+        "uniform": (np.linspace(0, 1, len(kept["points"])), BASELINE),
     }
     for place, (points, color) in enumerate(rows.values()):
         bottom.plot(points, np.full(len(points), place), "|", color=color, markersize=18, markeredgewidth=2.4)

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
-from throughline.claims.distill_quant.data import Config, Task
+from throughline.claims.distill_quant.config import Config
+from throughline.claims.distill_quant.data import Task
+from throughline.claims.shared.evaluation import outputs
 from throughline.discrete.quantization import (
     CompressedSize,
     PointQuantizer,
@@ -21,6 +24,7 @@ from throughline.lab import Log
 __all__ = ["ARMS", "Trainer", "epochs_of"]
 
 POINTS = 50  # of a loss curve
+CHUNK = 1000  # samples at once, where no gradient is kept
 BINS = 80  # of the histogram that is kept
 SHOWN = 2  # bits of what is kept for the pictures
 
@@ -81,7 +85,7 @@ class Trainer:
         """The distillation loss of a teacher in evaluation mode."""
         config, task = self.config, self.task
         teacher = teacher.eval()
-        logits = None if task.augment else outputs(teacher, task.x)  # the same in all epochs
+        logits = None if task.augment else outputs(teacher, task.x, chunk=CHUNK)  # the same in all epochs
 
         def objective(z: Tensor, x: Tensor, rows: Tensor) -> Tensor:
             with torch.no_grad():
@@ -102,7 +106,7 @@ class Trainer:
         return self.fit(self.fresh(self.task.student), self.taught_by(self.teacher()))
 
     def accuracy(self, model: nn.Module) -> float:
-        return (outputs(model, self.task.test_x).argmax(1) == self.task.test_y).double().mean().item()
+        return (outputs(model, self.task.test_x, chunk=CHUNK).argmax(1) == self.task.test_y).double().mean().item()
 
 
 def batches(task: Task, config: Config, seed: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -113,16 +117,6 @@ def batches(task: Task, config: Config, seed: int, epochs: int) -> Iterator[tupl
             yield (task.x[rows] if task.augment is None else task.augment(task.x[rows], draw)), rows
 
 
-def outputs(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits in evaluation mode."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x, 1000)])
-    model.train(training)
-    return logits
-
-
 def post_training(trainer: Trainer) -> Metrics:
     """The distilled student, quantised when all is done."""
     student = trainer.distilled()
@@ -130,7 +124,8 @@ def post_training(trainer: Trainer) -> Metrics:
     for bits in trainer.config.bits:
         found |= quantized(trainer, WeightQuantizer(copy.deepcopy(student), bits), bits)
     whole = WeightQuantizer(copy.deepcopy(student), 2, bucket_size=None).finalize()
-    renormalised = renormalise(WeightQuantizer(copy.deepcopy(student), 2).finalize(), trainer.task.x)
+    renormalised = WeightQuantizer(copy.deepcopy(student), 2).finalize()
+    update_bn(torch.split(trainer.task.x, CHUNK), renormalised)  # the mean over the training inputs
     return found | {
         "accuracy_2bit_one_bucket": trainer.accuracy(whole),
         "accuracy_2bit_renormalised": trainer.accuracy(renormalised),
@@ -211,19 +206,6 @@ def quantized(trainer: Trainer, quantizer: WeightQuantizer | PointQuantizer, bit
 def metrics(bits: int, accuracy: float, size: CompressedSize) -> Metrics:
     found = {"accuracy": accuracy, "kilobytes": size.bytes / 1000, "size_ratio": size.ratio}
     return {f"{name}_{bits}bit": value for name, value in found.items()}
-
-
-def renormalise(model: nn.Module, x: Tensor) -> nn.Module:
-    """Take the statistics of batch norm again, as the mean over the training inputs."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    model.train()
-    with torch.no_grad():
-        for part in torch.split(x, 1000):
-            model(part)
-    return model
 
 
 def keep_levels(log: Log, quantizer: PointQuantizer, start: list[Tensor]) -> None:

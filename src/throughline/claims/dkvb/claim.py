@@ -3,17 +3,15 @@ arXiv 2207.11240): MNIST behind an Omniglot encoder by default, the user's table
 scale.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from throughline.claims.dkvb import toy
-from throughline.claims.dkvb.data import Config, Split, check, load
+from throughline.claims.dkvb.config import Config
+from throughline.claims.dkvb.data import check, load
+from throughline.claims.dkvb.training import learner, predict, schedule, standardized, step, usage
 from throughline.continual.streams import class_incremental
-from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
@@ -112,76 +110,3 @@ class StreamWithoutForgetting(Claim):
             "The task that wrote each value last, and how many tasks wrote it": draw.writers(results),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
-
-
-def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tuple[nn.Module, float]:
-    """The head of an arm and its learning rate."""
-    width, classes = split.x.shape[1], int(split.y.max()) + 1
-    rates = {
-        "linear_probe": config.linear_lr,
-        "mlp": config.mlp_lr,
-        "iid_linear_probe": config.iid_linear_lr,
-        "linear_probe_standardized": config.standardized_linear_lr,
-        "mlp_standardized": config.standardized_mlp_lr,
-    }
-    if "linear_probe" in arm:
-        return nn.Linear(width, classes), rates[arm]
-    if "mlp" in arm:
-        hidden = config.hidden
-        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes)), rates[arm]
-    bottleneck = KeyValueBottleneck(
-        width,
-        classes,
-        num_codebooks=config.codebooks,
-        num_pairs=config.pairs,
-        dim_key=config.dim_key,
-        generator=draw,
-    ).to(config.device)
-    unlabelled = split.x if arm == "bottleneck_own_keys" else split.keys
-    order = torch.randperm(len(unlabelled), generator=draw).to(unlabelled.device)
-    bottleneck.fit_keys(torch.split(unlabelled[order], config.batch), epochs=config.key_epochs, generator=draw)
-    return nn.Sequential(bottleneck, CodebookVote()), config.lr
-
-
-def standardized(split: Split) -> Split:
-    """Embeddings shifted and scaled by the unlabelled ones of the other source, all that is known ahead of a stream."""
-    std, mean = torch.std_mean(split.keys, 0)
-    x, test_x, keys = ((part - mean) / std.clamp_min(1e-6) for part in (split.x, split.test_x, split.keys))
-    return split._replace(x=x, test_x=test_x, keys=keys)
-
-
-def schedule(stream: list[Tensor], config: Config, draw: torch.Generator, *, mixed: bool) -> Iterator[Iterator[Tensor]]:
-    """For each task its batches of rows; ``mixed`` draws as many from everything."""
-    everything = shuffled(torch.cat(stream), config.batch, draw)
-    for task in stream:
-        batches = everything if mixed else shuffled(task, config.batch, draw)
-        steps = config.epochs * -(-len(task) // config.batch)
-        yield (next(batches) for _ in range(steps))
-
-
-def shuffled(rows: Tensor, size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    """Batches of ``rows`` without end, each pass in a new order."""
-    while True:
-        yield from torch.split(rows[torch.randperm(len(rows), generator=draw)], size)
-
-
-def step(head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, config: Config) -> None:
-    head.train()
-    loss = F.cross_entropy(head(x), y, label_smoothing=config.smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(head.parameters(), config.clip)
-    optimizer.step()
-
-
-@torch.no_grad()
-def predict(head: nn.Module, x: Tensor) -> Tensor:
-    """The best of all classes, ``(n,)``, whatever the task."""
-    head.eval()
-    return torch.cat([head(part).argmax(-1) for part in torch.split(x, 1024)])
-
-
-def usage(head: nn.Module) -> Tensor:
-    """How often each pair was fetched in training so far, ``(C, K)``; empty for a head without pairs."""
-    found = [module.usage for module in head.modules() if isinstance(module, KeyValueBottleneck)]
-    return found[0].cpu().clone() if found else torch.zeros(0)

@@ -1,22 +1,18 @@
 """What the bottleneck's claim streams: the embeddings of a frozen encoder, and unlabelled ones to find keys with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from throughline.claims.dkvb.models import (
-    OMNIGLOT_SIDE,
-    characters,
-    embed,
-    omniglot_encoder,
-    pretrained,
-)
+from throughline.claims.dkvb.config import Config
+from throughline.claims.dkvb.models import OMNIGLOT_SIDE, characters, embed, omniglot_encoder
+from throughline.claims.shared.backbones import ImageFiles, features, pretrained
+from throughline.claims.shared.datasets import torchvision_set
 from throughline.continual.analytic import RandomExpansion
 from throughline.data import (
     DataError,
@@ -32,41 +28,12 @@ from throughline.data import (
     stratified_split,
 )
 from throughline.errors import ThroughlineError
-from throughline.lab import require
 
-__all__ = ["Config", "Split", "check", "load"]
+__all__ = ["Split", "check", "load"]
 
 SET_ASIDE = 5  # one training row of so many is for the keys when there is no other unlabelled source
 LUMA = (0.299, 0.587, 0.114)
 OWN = ("omniglot", "random")  # encoders that are made here
-
-
-@dataclass(frozen=True)
-class Config:
-    dataset: Literal["digits", "mnist", "cifar10"]  # unless data is given
-    encoder: str  # omniglot, random, torchvision:<model>, transformers:<repository> or a timm model
-    codebooks: int
-    pairs: int
-    epochs: int  # of each task
-    key_epochs: int = 3
-    dim_key: int = 14
-    tasks: int = 5
-    batch: int = 256
-    lr: float = 0.3  # of the values
-    linear_lr: float = 1e-3
-    mlp_lr: float = 1e-3
-    iid_linear_lr: float = 1e-2
-    standardized_linear_lr: float = 1e-3
-    standardized_mlp_lr: float = 3e-3
-    smoothing: float = 0.1  # of labels
-    clip: float = 1.0  # on the norm of the gradient
-    hidden: int = 128  # of the MLP
-    encoder_epochs: int = 6  # of the Omniglot encoder
-    width: int = 256  # of the random encoder
-    test: float = 0.2  # share of rows, where the data set has no test part of its own
-    keys: str = ""  # with data: unlabelled images below a folder, or a table without labels
-    device: str = "cpu"
-    data: Source | None = None
 
 
 class Split(NamedTuple):
@@ -81,10 +48,6 @@ class Split(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
-    if config.tasks < 2:
-        raise ThroughlineError(f"tasks={config.tasks}: forgetting needs two tasks at least; --set tasks=2")
     if config.keys and config.data is None:
         raise ThroughlineError(f"keys={config.keys} go with data of your own: give --data with them")
     if config.dataset == "cifar10" and config.data is None and config.encoder in OWN:
@@ -202,45 +165,19 @@ def _through_pretrained(config: Config, seed: int) -> Split:
     encoder, transform = pretrained(config.encoder)
     encoder.to(config.device)
     if config.data is None:
-        datasets = require("torchvision.datasets", extra="paper")
-        import pooch
-
-        root = Path(pooch.os_cache("throughline")) / "torchvision"
-        train, test = (datasets.CIFAR10(root, train=part, transform=transform, download=True) for part in (True, False))
-        other = datasets.CIFAR100(root, train=True, transform=transform, download=True)
-        (x, y), (test_x, test_y), (keys, _) = (_features(encoder, part, config) for part in (train, test, other))
+        train, test = (
+            torchvision_set("CIFAR10", train=part, transform=transform, download=True) for part in (True, False)
+        )
+        other = torchvision_set("CIFAR100", train=True, transform=transform, download=True)
+        (x, y), (test_x, test_y), (keys, _) = (features(encoder, part, config.device) for part in (train, test, other))
         return Split(x, y, test_x, test_y, keys)
     files = image_files(config.data.path)
     classes = np.unique(_classes(config.data), return_inverse=True)[1]
-    x, _ = _features(encoder, _Files(files, transform), config)
+    x, _ = features(encoder, ImageFiles(files, transform), config.device)
     rows, test, aside = map(torch.from_numpy, _rows(classes, config, seed))
     y = torch.from_numpy(classes)
     if config.keys:
-        keys, _ = _features(encoder, _Files(image_files(config.keys), transform), config)
+        keys, _ = features(encoder, ImageFiles(image_files(config.keys), transform), config.device)
     else:
         keys = x[aside]
     return Split(x[rows], y[rows], x[test], y[test], keys)
-
-
-class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Image files through a transform; the label is none."""
-
-    def __init__(self, files: list[Path], transform: Callable[[Any], Tensor]) -> None:
-        self.files, self.transform = files, transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        with Image.open(self.files[i]) as image:
-            return self.transform(image.convert("RGB")), -1
-
-
-@torch.no_grad()
-def _features(encoder: nn.Module, pictures: Any, config: Config) -> tuple[Tensor, Tensor]:
-    batches = torch.utils.data.DataLoader(pictures, batch_size=256)
-    found = [(encoder(images.to(config.device)).flatten(1).float().cpu(), labels) for images, labels in batches]
-    features, labels = (torch.cat(column) for column in zip(*found, strict=True))
-    return features, labels

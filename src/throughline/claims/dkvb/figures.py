@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from throughline.claims.dkvb.toy import ARMS, CLASSES, REACH, UNDECIDED, blobs
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, draw_bands, subplots
+from throughline.lab.plots import BASELINE, PALETTE, draw_bands, first_kept, kept_by_arm, subplots
 
 __all__ = ["by_task", "course", "toy", "writers"]
 
@@ -35,8 +35,8 @@ def course(results: Results) -> Figure | None:
 
 def by_task(results: Results) -> Figure | None:
     arms = [arm for arm in results.arms if not arm.startswith("iid_")]
-    kept = {arm: [k["tasks"] for s in results.seeds if "tasks" in (k := results.kept(arm, s))] for arm in arms}
-    means = {arm: np.mean(tables, 0) for arm, tables in kept.items() if tables}
+    kept = kept_by_arm(results, "tasks", arms)
+    means = {arm: np.mean([arrays["tasks"] for arrays in seeds], 0) for arm, seeds in kept.items()}
     if not means:
         return None
     figure, axes = subplots(1, len(means), size=(1.9 * len(means) + 0.8, 2.6), squeeze=False)
@@ -54,17 +54,16 @@ def by_task(results: Results) -> Figure | None:
 
 
 def toy(results: Results) -> Figure | None:
-    seed = next((s for s in results.seeds if any("toy" in results.kept(arm, s) for arm in ARMS)), None)
-    if seed is None:
+    first = first_kept(results, "toy", ARMS)
+    if first is None:
         return None
-    arms = [arm for arm in ARMS if "toy" in results.kept(arm, seed)]
-    maps = [results.kept(arm, seed)["toy"] for arm in arms]
-    tasks = len(maps[0])
+    seed, kept = first
+    tasks = len(next(iter(kept.values()))["toy"])
     x, y = (part.numpy() for part in blobs(seed))
-    figure, axes = subplots(len(arms), tasks, size=(1.65 * tasks + 0.4, 1.65 * len(arms) + 0.3), squeeze=False)
+    figure, axes = subplots(len(kept), tasks, size=(1.65 * tasks + 0.4, 1.65 * len(kept) + 0.3), squeeze=False)
     colors = ListedColormap(CLASS_COLORS)
-    for row, (arm, regions) in enumerate(zip(arms, maps, strict=True)):
-        for task, region in enumerate(regions):
+    for row, (arm, arrays) in enumerate(kept.items()):
+        for task, region in enumerate(arrays["toy"]):
             axis = axes[row, task]
             extent = (-REACH, REACH, -REACH, REACH)
             seen = np.ma.masked_equal(region, UNDECIDED)
@@ -80,10 +79,10 @@ def toy(results: Results) -> Figure | None:
 
 
 def writers(results: Results) -> Figure | None:
-    arm = next((a for a in ("bottleneck", "bottleneck_own_keys") if a in results.arms), None)
-    kept = [k["wrote"] for s in results.seeds if arm and "wrote" in (k := results.kept(arm, s))]
-    if not kept:
+    found = kept_by_arm(results, "wrote", ("bottleneck", "bottleneck_own_keys"))
+    if not found:
         return None
+    kept = [arrays["wrote"] for arrays in next(iter(found.values()))]
     wrote = kept[0]  # (tasks, C, K): whether a task fetched, and so changed, a value
     tasks = len(wrote)
     last = np.where(wrote.any(0), tasks - wrote[::-1].argmax(0), 0)  # 0 for never, else the number of the task

@@ -1,21 +1,17 @@
-"""Frozen encoders of the bottleneck's claim: a small network taught on Omniglot, or a pretrained one by name."""
+"""The frozen encoder of the bottleneck's claim: a small network that was taught on Omniglot."""
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims.groco.claim import affine_view
-from throughline.claims.shared.backbones import headless
+from throughline.claims.shared.augmentation import affine_view
 from throughline.data import entries, omniglot
 from throughline.data.cache import kept
-from throughline.lab import require
 from throughline.lab.store import code_version
 
-__all__ = ["OMNIGLOT_SIDE", "characters", "embed", "omniglot_encoder", "pretrained", "thickened"]
+__all__ = ["OMNIGLOT_SIDE", "characters", "embed", "omniglot_encoder", "thickened"]
 
 OMNIGLOT_SIDE = 28
 BATCH, LR = 128, 3e-3
@@ -87,39 +83,3 @@ def embed(encoder: nn.Module, images: Tensor) -> Tensor:
     """Features ``(n, m)`` of images ``(n, c, h, w)``."""
     parts = torch.split(images, 512)
     return torch.cat([encoder(part.contiguous(memory_format=torch.channels_last)) for part in parts])
-
-
-def pretrained(name: str) -> tuple[nn.Module, Callable[[Any], Tensor]]:
-    """A frozen encoder to features ``(n, m)``, and what makes its input of a PIL image.
-
-    Args:
-        name: "torchvision:<model>", "transformers:<repository>", or a timm model.
-    """
-    source, colon, model_name = name.partition(":")
-    if colon and source == "transformers":
-        transformers = require("transformers", extra="paper")
-        processor = transformers.AutoImageProcessor.from_pretrained(model_name)
-        pooled = _Pooled(transformers.AutoModel.from_pretrained(model_name))
-        return pooled.eval().requires_grad_(False), lambda image: processor(image, return_tensors="pt").pixel_values[0]
-    model = headless(name)
-    if colon:
-        weights = require("torchvision.models", extra="paper").get_model_weights(model_name)
-        return model, weights.DEFAULT.transforms()
-    data = require("timm.data", extra="paper")
-    return model, data.create_transform(**data.resolve_model_data_config(model))
-
-
-class _Pooled(nn.Module):
-    """One vector for an image from a model of transformers: the image side of CLIP and its like, else a mean."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if hasattr(self.model, "get_image_features"):
-            found = self.model.get_image_features(pixel_values=pixels)
-            features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
-            return features
-        hidden: Tensor = self.model(pixel_values=pixels).last_hidden_state
-        return hidden.mean(1) if hidden.dim() == 3 else hidden.flatten(2).mean(2)  # tokens, or a map of channels

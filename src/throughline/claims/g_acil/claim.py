@@ -2,26 +2,23 @@
 Incremental Learning", arXiv 2403.15706): MNIST by default, the user's table or image folder, CIFAR-100 at paper scale.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from throughline.claims.g_acil.data import Config, check, load
-from throughline.continual.analytic import AnalyticHead, RandomExpansion, StreamingLDA
+from throughline.claims.g_acil.config import Config
+from throughline.claims.g_acil.data import check, load
+from throughline.claims.g_acil.training import batches, histogram, learner_of, weight_error
+from throughline.continual.analytic import AnalyticHead
 from throughline.continual.streams import si_blurry
-from throughline.core.ridge import ridge
 from throughline.lab import Beats, Claim, Log, Quote, Results, Within
-from throughline.lab.plots import draw_bands, paired_dots, subplots
+from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BOUND = 1e-8  # on the relative distance of the streamed weights from joint training
-BINS = 80  # of the stream's picture
 EVALUATIONS = 8  # at least, however short the stream
 
 
@@ -78,16 +75,16 @@ class AnalyticStream(Claim):
         tasks = si_blurry(y.cpu(), config.tasks, disjoint=config.disjoint, blurry=config.blurry, generator=draw)
         rows = torch.cat(tasks).to(config.device)
         ends = torch.tensor([len(task) for task in tasks]).cumsum(0).tolist()
-        log.keep(stream=_histogram(y[rows].cpu()), ends=np.array(ends))
+        log.keep(stream=histogram(y[rows].cpu()), ends=np.array(ends))
 
-        learner, expand = _learner(arm, config, x.shape[1], draw)
+        learner, expand = learner_of(arm, config, x.shape[1], draw)
         every = max(1, min(config.every, len(rows) // EVALUATIONS))
         evaluations = {*range(every, len(rows), every), len(rows)}
         finished = sorted({end for end in ends if end})  # tasks may be empty
         known = y[:0]  # classes exposed in an earlier task
         found: dict[int, float] = {}
         errors: dict[int, float] = {}
-        for number, (start, end) in enumerate(_batches(len(rows), config.batch, evaluations | set(finished)), start=1):
+        for number, (start, end) in enumerate(batches(len(rows), config.batch, evaluations | set(finished)), start=1):
             batch = rows[start:end]
             old = torch.isin(y[batch], known) & (arm == "gacil_without_eclg")
             learner.partial_fit(expand(x[batch[~old]]), y[batch[~old]])
@@ -95,7 +92,7 @@ class AnalyticStream(Claim):
                 hidden = learner.expansion(x[batch[old]].double())
                 learner.ridge.update(hidden, hidden.new_zeros(len(hidden), len(learner.classes)))  # X without its Y
                 if number & (number - 1) == 0 or end == len(rows):  # after 1, 2, 4, … batches
-                    errors[number] = _weight_error(learner, x[rows[:end]], y[rows[:end]], config.penalty)
+                    errors[number] = weight_error(learner, x[rows[:end]], y[rows[:end]], config.penalty)
                     log(number, weight_error=errors[number])
             if end in evaluations or end in finished:
                 seen = torch.isin(test_y, learner.classes)
@@ -111,81 +108,15 @@ class AnalyticStream(Claim):
         return metrics | ({"weight_error": list(errors.values())[-1]} if errors else {})
 
     def figures(self, results: Results) -> "dict[str, Figure]":
-        found = {}
-        stream = next((kept for s in results.seeds for arm in results.arms if (kept := results.kept(arm, s))), None)
-        if stream:
-            found["Accuracy on the classes seen so far, and the stream of the first seed (tasks by dashes)"] = _course(
-                results, stream["stream"], stream["ends"]
-            )
-        found["Distance of the weights from joint training on the same samples"] = _errors(results)
-        found["Accuracy at the end of the stream, seed by seed"] = paired_dots(
-            results, "last_accuracy", label="accuracy at the end"
-        )
-        return found
+        from throughline.claims.g_acil import figures as draw
 
-
-def _learner(
-    arm: str, config: Config, width: int, draw: torch.Generator
-) -> tuple[AnalyticHead | StreamingLDA, Callable[[Tensor], Tensor]]:
-    """The learner of an arm, and what happens to features before it; G-ACIL's expansion is part of its head."""
-    expansion = RandomExpansion(width, config.expansion, generator=draw, dtype=torch.float64, device=config.device)
-    if arm == "slda":
-        return StreamingLDA(width, shrinkage=config.shrinkage, device=config.device), lambda x: x
-    if arm == "slda_expanded":
-        lda = StreamingLDA(config.expansion, shrinkage=config.shrinkage_expanded, device=config.device)
-        return lda, lambda x: expansion(x.double())
-    head = AnalyticHead(width, expansion=expansion, penalty=config.penalty, form=config.form, device=config.device)
-    return head, lambda x: x
-
-
-def _batches(n: int, size: int, stops: set[int]) -> Iterator[tuple[int, int]]:
-    """Start and end of batches of at most ``size`` that end at every stop."""
-    ends = [0, *sorted(stops | {n})]
-    for left, right in pairwise(ends):
-        starts = range(left, right, size)
-        yield from ((start, min(start + size, right)) for start in starts)
-
-
-def _weight_error(head: AnalyticHead, x: Tensor, y: Tensor, penalty: float) -> float:
-    targets = (y[:, None] == head.classes).double()
-    joint = ridge(head.expansion(x.double()), targets, penalty=penalty)
-    return float((head.weight - joint).norm() / joint.norm())
-
-
-def _histogram(labels: Tensor) -> np.ndarray:
-    """Samples by class and stretch of the stream: (C, BINS)."""
-    classes, column = np.unique(labels.numpy(), return_inverse=True)
-    moment = np.arange(len(column)) * BINS // len(column)
-    return np.bincount(column * BINS + moment, minlength=len(classes) * BINS).reshape(len(classes), BINS)
-
-
-def _course(results: Results, stream: np.ndarray, ends: np.ndarray) -> "Figure":
-    figure, (top, bottom) = subplots(2, 1, size=(6.4, 5.2), sharex=True, height_ratios=(3, 2))
-    draw_bands(top, results, "accuracy")
-    top.set_ylabel("accuracy on classes seen")
-    if top.lines:
-        top.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    picture = bottom.imshow(
-        np.ma.masked_equal(stream, 0),
-        aspect="auto",
-        interpolation="nearest",
-        extent=(0, ends[-1], len(stream) - 0.5, -0.5),
-        cmap="viridis",
-    )
-    figure.colorbar(picture, ax=bottom, label="samples", shrink=0.9)
-    for axis in (top, bottom):
-        for end in ends[:-1]:
-            axis.axvline(end, color="#8a8f98", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0 if axis is top else 3)
-    bottom.set(xlabel="samples seen", ylabel="class")
-    if len(stream) <= 20:
-        bottom.set_yticks(range(len(stream)))
-    return figure
-
-
-def _errors(results: Results) -> "Figure":
-    figure, axis = subplots()
-    draw_bands(axis, results, "weight_error")
-    axis.axhline(BOUND, color="#8a8f98", linewidth=0.9, linestyle=(0, (4, 3)), label=f"bound of the claim, {BOUND:g}")
-    axis.set(xscale="log", yscale="log", xlabel="batches", ylabel="relative weight error")
-    axis.legend(frameon=False)
-    return figure
+        drawn = {
+            "Accuracy on the classes seen so far, and the stream of the first seed (tasks by dashes)": draw.course(
+                results
+            ),
+            "Distance of the weights from joint training on the same samples": draw.errors(results, BOUND),
+            "Accuracy at the end of the stream, seed by seed": paired_dots(
+                results, "last_accuracy", label="accuracy at the end"
+            ),
+        }
+        return {caption: figure for caption, figure in drawn.items() if figure is not None}

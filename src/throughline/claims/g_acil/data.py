@@ -1,42 +1,22 @@
 """What the G-ACIL claim streams: pixels or table columns, or the features of a frozen pretrained backbone."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from throughline.claims.shared.backbones import headless
+from throughline.claims.g_acil.config import Config
+from throughline.claims.shared.backbones import features, headless
+from throughline.claims.shared.datasets import torchvision_set
 from throughline.data import DataError, Source, digits, mnist, standardize, stratified_split
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 
-__all__ = ["Config", "Split", "check", "load"]
+__all__ = ["Split", "check", "load"]
 
 MOST_FEATURES = 5_000  # of raw data: one m × m matrix of streaming LDA is then 200 MB
 CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the backbones were trained
-
-
-@dataclass(frozen=True)
-class Config:
-    dataset: Literal["digits", "mnist", "cifar100"]  # unless data is given
-    expansion: int
-    penalty: float = 1.0
-    shrinkage: float = 1e-2  # of slda
-    shrinkage_expanded: float = 1e-4  # of slda_expanded
-    batch: int = 64
-    tasks: int = 5
-    disjoint: float = 0.5
-    blurry: float = 0.1
-    every: int = 1_000  # samples between two evaluations; at least eight of them
-    test: float = 0.2  # share of rows, where the data set has no test part of its own
-    form: Literal["information", "covariance"] = "information"
-    backbone: str = ""  # a timm model, or torchvision:<model>; raw values without
-    pixels: int = 224  # the side of the backbone's input
-    device: str = "cpu"
-    data: Source | None = None
 
 
 class Split(NamedTuple):
@@ -50,8 +30,6 @@ class Split(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what `load` will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     if not config.backbone:
         if config.dataset == "cifar100" and config.data is None:
             raise ThroughlineError('dataset=cifar100 needs a backbone; for example --set backbone="resnet18"')
@@ -93,7 +71,7 @@ def _check_width(width: int, source: Source) -> None:
 
 def _encoded(config: Config, seed: int) -> Split:
     encoder = headless(config.backbone).to(config.device)
-    parts = [part for pictures in _pictures(config) for part in _features(encoder, pictures, config)]
+    parts = [part for pictures in _pictures(config) for part in features(encoder, pictures, config.device)]
     return Split(*parts) if len(parts) == 4 else _split(parts[0], parts[1], config, seed)
 
 
@@ -118,15 +96,4 @@ def _pictures(config: Config) -> tuple[Any, ...]:
         return (datasets.ImageFolder(config.data.path, transform),)
     if config.dataset != "cifar100":
         raise ThroughlineError(f"backbone={config.backbone} goes with dataset=cifar100 or --data, not {config.dataset}")
-    import pooch
-
-    root = Path(pooch.os_cache("throughline")) / "torchvision"
-    return tuple(datasets.CIFAR100(root, train=train, transform=transform, download=True) for train in (True, False))
-
-
-@torch.inference_mode()
-def _features(encoder: nn.Module, pictures: Any, config: Config) -> tuple[Tensor, Tensor]:
-    batches = torch.utils.data.DataLoader(pictures, batch_size=256)
-    found = [(encoder(images.to(config.device)).flatten(1).cpu(), labels) for images, labels in batches]
-    features, labels = (torch.cat(column) for column in zip(*found, strict=True))
-    return features.clone(), labels.clone()
+    return tuple(torchvision_set("CIFAR100", train=part, transform=transform, download=True) for part in (True, False))

@@ -1,12 +1,10 @@
 """Pictures of GroCo's claim, from stored results."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, draw_bands, subplots
+from throughline.lab.plots import arm_color, bare, draw_bands, first_kept, kept_by_arm, subplots
 
 __all__ = ["curves", "margins", "neighbours", "permutations"]
 
@@ -26,14 +24,9 @@ def curves(results: Results) -> Figure | None:
     return figure
 
 
-def _kept(results: Results, name: str, seeds: tuple[int, ...] | None = None) -> dict[str, list[Any]]:
-    """Arrays of that name by arm, for arms that kept some."""
-    found = {a: [results.kept(a, seed) for seed in seeds or results.seeds] for a in results.arms}
-    return {a: [k[name] for k in kept if name in k] for a, kept in found.items() if any(name in k for k in kept)}
-
-
 def margins(results: Results) -> Figure | None:
-    kept = {arm: np.concatenate(arrays) for arm, arrays in _kept(results, "margins").items()}
+    runs = kept_by_arm(results, "margins")
+    kept = {arm: np.concatenate([arrays["margins"] for arrays in seeds]) for arm, seeds in runs.items()}
     if not kept:
         return None
     figure, axis = subplots(size=(6.4, 3.2))
@@ -52,34 +45,29 @@ def margins(results: Results) -> Figure | None:
 
 
 def neighbours(results: Results) -> Figure | None:
-    seed = next((s for s in results.seeds if _kept(results, "shown", (s,))), None)
-    if seed is None:
+    first = first_kept(results, "shown")
+    if first is None:
         return None
-    shown, right = _kept(results, "shown", (seed,)), _kept(results, "right", (seed,))
-    rows, columns = next(iter(shown.values()))[0].shape[:2]
-    figure, axes = subplots(rows, len(shown) * columns, size=(2.7 * len(shown), 0.5 * rows + 0.3), squeeze=False)
+    kept = first[1]
+    rows, columns = next(iter(kept.values()))["shown"].shape[:2]
+    figure, axes = subplots(rows, len(kept) * columns, size=(2.7 * len(kept), 0.5 * rows + 0.3), squeeze=False)
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-    for block, arm in enumerate(shown):
+        bare(axis)
+    for block, (arm, arrays) in enumerate(kept.items()):
         axes[0, block * columns + columns // 2].set_title(arm.replace("_", " "))
         for row, column in np.ndindex(rows, columns):
             axis = axes[row, block * columns + column]
-            image = shown[arm][0][row, column].transpose(1, 2, 0)
+            image = arrays["shown"][row, column].transpose(1, 2, 0)
             axis.imshow(image.squeeze(), cmap="gray_r", alpha=1.0 if column else 0.55)
-            if column and right[arm][0][row, column - 1]:
+            if column and arrays["right"][row, column - 1]:
                 axis.spines[:].set(visible=True, color="#2a9d62", linewidth=2.0)
     return figure
 
 
 def permutations(results: Results) -> Figure | None:
-    arms = [arm for arm in results.claim.arms if arm in results.arms]
+    kept = {when: kept_by_arm(results, when, results.claim.arms) for when in ("early", "late")}
     panels = [
-        (f"{arm}, {when}", _kept(results, when)[arm][0])
-        for arm in arms
-        for when in ("early", "late")
-        if arm in _kept(results, when)
+        (f"{arm}, {when}", kept[when][arm][0][when]) for arm in results.claim.arms for when in kept if arm in kept[when]
     ]
     if not panels:
         return None

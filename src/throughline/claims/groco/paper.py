@@ -17,7 +17,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from throughline.claims.groco.claim import Config, infonce_hardest, knn_accuracy, projection
+from throughline.claims.groco.config import NEGATIVES, Config
+from throughline.claims.groco.evaluation import knn_accuracy
+from throughline.claims.groco.models import projection
+from throughline.claims.groco.training import infonce_hardest
 from throughline.discrete.ordering import GroupOrderingLoss
 from throughline.lab import Log, require
 
@@ -126,7 +129,7 @@ def _objective(arm: str, config: Config) -> Callable[[Tensor], Tensor]:
     if arm == "infonce":
         contrast = require("lightly.loss", extra="paper").NTXentLoss(config.temperature, gather_distributed=shared)
         return lambda z: contrast(z[0], z[1])
-    return lambda z: infonce_hardest(z, config.temperature, 10)  # of the process's own share of the batch
+    return lambda z: infonce_hardest(z, config.temperature, NEGATIVES)  # of the process's own share of the batch
 
 
 @torch.no_grad()

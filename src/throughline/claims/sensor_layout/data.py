@@ -1,27 +1,24 @@
-"""What the sensor-layout claim trains on: images in memory, or CelebA and Cityscapes read as they come."""
+"""What the sensor-layout claim trains on: images in memory, and the task that they set."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.data import DataError, Images, digits, image_folder, mnist, stratified_split
+from throughline.claims.sensor_layout.config import Config
+from throughline.claims.sensor_layout.models import convolutional
+from throughline.claims.shared.datasets import pictures, torchvision_set
+from throughline.data import Images, digits, image_folder, mnist, stratified_split
 from throughline.errors import ThroughlineError
-from throughline.lab import require
 from throughline.sensing.layout import SensorLayout
 
-if TYPE_CHECKING:
-    from throughline.claims.sensor_layout.claim import Config
-
-__all__ = ["Task", "check", "load", "sensor_size"]
+__all__ = ["SHOWN", "Network", "Task", "check", "load", "sensor_size"]
 
 SENSORS = {"digits": (3, 3), "mnist": (4, 4), "mnist-full": (4, 4), "celeba": (8, 8), "cityscapes": (256, 512)}
 FOLDER_SENSOR = (8, 8)
-PHOTOS = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # mean and deviation that backbones expect
 CHUNK = 500  # images at once, where no gradient is kept
 SHOWN = 10
 
@@ -41,37 +38,24 @@ class Task(NamedTuple):
     mean_scene: Tensor
 
 
-def sensor_size(config: "Config") -> tuple[int, int]:
+def sensor_size(config: Config) -> tuple[int, int]:
     """Height and width of the sensor: `--size`, else the config's, else that of the data set."""
     if config.data is not None and config.data.size is not None:
         return config.data.size, config.data.size
     return config.sensor or (SENSORS[config.dataset] if config.data is None else FOLDER_SENSOR)
 
 
-def check(config: "Config") -> None:
-    """Refuse what cannot be run, and fetch what is missing, in one clear line."""
-    if config.data is None and config.dataset not in SENSORS:
-        raise ThroughlineError(f"dataset must be one of {', '.join(SENSORS)}, got {config.dataset!r}")
-    size = sensor_size(config)
-    if min(size) < 2:
-        raise ThroughlineError(f"the sensor needs at least 2 pixels in either direction, got {size}")
-    if config.data is None and config.dataset in ("celeba", "cityscapes"):
-        scene = tuple(_stored(config, "train")[0][0].shape)
-        _stored(config, "test")
-    else:
-        train = _in_memory(config, 0)[0]
-        scene = tuple(train.images.shape[1:])
-    if scene[1] < size[0] or scene[2] < size[1]:
-        raise ThroughlineError(f"a {size[0]} × {size[1]} sensor is finer than the {scene[1]} × {scene[2]} scenes")
+def check(config: Config) -> None:
+    """Refuse what cannot be run, before any data is read."""
+    if config.data is not None and config.data.size == 1:
+        raise ThroughlineError("a sensor of one pixel has no layout to learn; --size 2 or more")
+    if config.data is None and config.dataset not in ("digits", "mnist") and not config.root:
+        raise ThroughlineError(
+            f"dataset={config.dataset} needs --set root=FOLDER, the folder that holds it or may receive it"
+        )
 
 
-def load(config: "Config", seed: int) -> Task:
-    """The task of one seed, alike in every arm."""
-    streamed = config.data is None and config.dataset in ("celeba", "cityscapes")
-    return _streamed(config, seed) if streamed else _classification(config, seed)
-
-
-def _in_memory(config: "Config", seed: int) -> tuple[Images, Images]:
+def _in_memory(config: Config, seed: int) -> tuple[Images, Images]:
     if config.data is not None:
         images = image_folder(config.data.path, size=_common_side(Path(config.data.path), config.scene))
     elif config.dataset == "mnist-full":
@@ -96,12 +80,13 @@ def _common_side(root: Path, largest: int) -> int:
     return min([largest, *sides])
 
 
-def _full_mnist(config: "Config", train: bool) -> Images:
-    stored = _open("MNIST", config, train=train, download=True)
-    return Images(stored.data[:, None].float() / 255, stored.targets.long(), tuple("0123456789"))
+def _full_mnist(config: Config, train: bool) -> Images:
+    images, labels = pictures(torchvision_set("MNIST", config.root, train=train, download=True))
+    return Images(images, labels.long(), tuple("0123456789"))
 
 
-def _classification(config: "Config", seed: int) -> Task:
+def load(config: Config, seed: int) -> Task:
+    """The task of one seed, alike in every arm."""
     train, test = _in_memory(config, seed)
     if config.data is None and config.dataset.startswith("mnist"):
         mean, deviation = 0.1307, 0.3081  # the authors'
@@ -115,7 +100,7 @@ def _classification(config: "Config", seed: int) -> Task:
     def network() -> Network:
         pixels = size[0] * size[1] * channels
         linear = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
-        return (linear if config.linear else _convolutional(channels, size, classes)).to(config.device)
+        return (linear if config.linear else convolutional(channels, size, classes)).to(config.device)
 
     def batches(layout: SensorLayout) -> Iterator[tuple[Tensor, Tensor]]:
         learned = layout.raw.requires_grad
@@ -140,118 +125,3 @@ def _classification(config: "Config", seed: int) -> Task:
 @torch.no_grad()
 def _read(layout: SensorLayout, images: Tensor) -> Tensor:
     return torch.cat([layout(part) for part in torch.split(images, CHUNK)])
-
-
-def _convolutional(channels: int, size: tuple[int, int], classes: int) -> Network:
-    """The network of the authors' MNIST script, padded so that it fits sensors of 4 × 4 pixels."""
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
-        *(nn.MaxPool2d(2), nn.Dropout2d(0.25), nn.Flatten()),
-        *(nn.Linear(64 * (size[0] // 2) * (size[1] // 2), 128), nn.ReLU(), nn.Dropout(0.5)),
-        nn.Linear(128, classes),
-    )
-
-
-def _open(name: str, config: "Config", **options: Any) -> Any:
-    """One of torchvision's data sets below ``config.root``."""
-    datasets = require("torchvision.datasets", extra="paper")
-    if not config.root:
-        raise ThroughlineError(f"{name} needs --set root=FOLDER, the folder that holds it or may receive it")
-    try:
-        return getattr(datasets, name)(config.root, **options)
-    except (RuntimeError, OSError) as error:
-        raise DataError(f"{name} could not be read below {config.root}: {error}") from error
-
-
-def _stored(config: "Config", part: str) -> Any:
-    pixels = require("torchvision.transforms.functional", extra="paper").pil_to_tensor
-    if config.dataset == "celeba":
-        return _open("CelebA", config, split=part, target_type="attr", transform=pixels, download=True)
-    split = {"train": "train", "test": "val"}[part]  # the test labels of Cityscapes are not public
-    options = {"mode": "fine", "target_type": "semantic", "transform": pixels, "target_transform": pixels}
-    return _open("Cityscapes", config, split=split, **options)
-
-
-def _streamed(config: "Config", seed: int) -> Task:
-    from torch.utils.data import DataLoader
-
-    train, test = _stored(config, "train"), _stored(config, "test")
-    size = sensor_size(config)
-    segment = config.dataset == "cityscapes"
-    shift, scale = PHOTOS.to(config.device)[:, :, None, None]
-    codes = _train_ids(train.classes).to(config.device) if segment else None
-
-    def prepared(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x, y = (part.to(config.device) for part in batch)
-        return (x / 255 - shift) / scale, (y.float() if codes is None else codes[y.long().squeeze(1)])
-
-    def batches(layout: SensorLayout) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = torch.Generator().manual_seed(seed)
-        loader = DataLoader(
-            train,
-            config.batch,
-            shuffle=True,
-            generator=draw,
-            num_workers=config.workers,
-            drop_last=len(train) >= config.batch,
-        )
-        for x, y in map(prepared, chain.from_iterable(loader for _ in range(config.epochs))):
-            yield layout(x), y
-
-    def network() -> Network:
-        if not segment:
-            return _convolutional(3, size, len(train.attr_names)).to(config.device)
-        models = require("torchvision.models.segmentation", extra="paper")
-        return _Dense(models.deeplabv3_resnet50(num_classes=19)).to(config.device)
-
-    def loss(layout: SensorLayout, output: Tensor, target: Tensor) -> Tensor:
-        if not segment:
-            return F.binary_cross_entropy_with_logits(output, target)
-        # on the regular grid, at the sensor's own resolution
-        regular = F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
-        return F.cross_entropy(layout.rectify(output, size), regular, ignore_index=255)
-
-    @torch.no_grad()
-    def measure(layout: SensorLayout, net: Network) -> dict[str, float]:
-        right = count = 0.0
-        confusion = torch.zeros(19 * 19, dtype=torch.long, device=config.device)
-        for x, y in map(prepared, DataLoader(test, config.batch, num_workers=config.workers)):
-            output = net(layout(x))
-            if segment:
-                found = layout.rectify(output, (y.shape[-2], y.shape[-1])).argmax(1)
-                confusion += (y * 19 + found)[y != 255].bincount(minlength=19 * 19)
-            else:
-                right += ((output > 0) == y.bool()).sum().item()
-                count += y.numel()
-        if not segment:
-            return {"accuracy": right / count}
-        table = confusion.view(19, 19).double()
-        union = table.sum(0) + table.sum(1) - table.diag()
-        accuracy = table.diag().sum() / table.sum()
-        return {"accuracy": accuracy.item(), "miou": (table.diag() / union)[union > 0].mean().item()}
-
-    steps = len(train) // config.batch or 1
-    shown = torch.stack([test[i][0] for i in range(min(SHOWN, len(test)))]).float() / 255
-    return Task(network, steps, batches, loss, measure, shown, shown.mean(0))
-
-
-class _Dense(nn.Module):
-    """torchvision's segmentation models return a dictionary; this is its entry "out"."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.model(image)["out"]
-        return output
-
-
-def _train_ids(classes: Any) -> Tensor:
-    """From the label ids of Cityscapes to the 19 classes that are evaluated, 255 for the rest."""
-    codes = torch.full((256,), 255)
-    for kind in classes:
-        if kind.id >= 0 and 0 <= kind.train_id < 19:
-            codes[kind.id] = kind.train_id
-    return codes

@@ -1,44 +1,22 @@
-"""What the TELL claim clusters and with which networks: images or table columns in [0, 1], dense or convolutional."""
+"""What the TELL claim clusters: images or the columns of a table, in [0, 1]."""
 
 import pickle
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from throughline.data import DataError, Source, digits
+from throughline.claims.shared.datasets import pictures, torchvision_set
+from throughline.claims.tell.config import Config
+from throughline.data import DataError, digits
 from throughline.errors import ThroughlineError
-from throughline.lab import require
 
-__all__ = ["Config", "Samples", "check", "load", "networks"]
+__all__ = ["Samples", "check", "load"]
 
 MOST_CLASSES = 100
 MOST_FEATURES = 64 * 64 * 3  # of a row for the dense network
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes and rates of the experiment."""
-
-    dataset: Literal["digits", "mnist", "cifar10", "cifar100"] = "digits"  # `data` takes its place
-    samples: int = 0  # drawn by the seed; 0 for all
-    network: Literal["dense", "convolutional"] = "dense"
-    hidden: tuple[int, ...] = (256, 256)  # widths of the dense encoder
-    latent: int = 10
-    epochs: int = 200
-    pretrain: int = 150  # of the epochs: reconstruction alone
-    batch: int = 256
-    optimizer: Literal["Adam", "Adadelta"] = "Adam"
-    lr: float = 1e-3
-    clustering_weight: float = 0.025
-    passes: int = 100  # of the layer and of mini-batch k-means, which have no network
-    root: str = ""  # folder of torchvision's data sets; the cache by default
-    device: str = "cpu"
-    data: Source | None = None
 
 
 class Samples(NamedTuple):
@@ -56,8 +34,6 @@ class Samples(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what the units will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
     if not 0 <= config.pretrain < config.epochs:
         raise ThroughlineError(f"pretrain must be in [0, epochs), got {config.pretrain} of {config.epochs}")
     samples = load(config, 0)
@@ -88,42 +64,6 @@ def load(config: Config, seed: int) -> Samples:
     return Samples(x.flatten(1) if config.network == "dense" else x, labels, len(names), shape)
 
 
-def networks(config: Config, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder for samples of a shape, drawn from the global generator."""
-    if config.network == "dense":
-        widths = (int(np.prod(shape)), *config.hidden, config.latent)
-        return _dense(widths), nn.Sequential(_dense(widths[::-1]), nn.Sigmoid())
-    encoder, decoder = _convolutional(shape, config.latent)
-    return encoder.to(config.device), decoder.to(config.device)
-
-
-def _dense(widths: tuple[int, ...]) -> nn.Sequential:
-    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
-
-
-def _convolutional(shape: tuple[int, ...], latent: int) -> tuple[nn.Module, nn.Module]:
-    """The authors' network: four convolutions and two linear layers, and their mirror image."""
-    channels, strides = (shape[0], 16, 32, 32, 16), (1, 2, 1, 2)
-    sizes = [shape[1:]]
-    down: list[nn.Module] = []
-    up: list[nn.Module] = []
-    for (a, b), stride in zip(pairwise(channels), strides, strict=True):
-        height, width = sizes[-1]
-        down += [nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.ReLU()]
-        extra = (1 - height % 2, 1 - width % 2) if stride == 2 else (0, 0)  # what the stride has rounded away
-        back = nn.ConvTranspose2d(b, a, 3, stride, 1, output_padding=extra)
-        up = [back, *((nn.BatchNorm2d(a), nn.ReLU()) if up else (nn.Sigmoid(),)), *up]
-        sizes.append((-(-height // stride), -(-width // stride)))
-    last = (channels[-1], *sizes[-1])
-    wide = int(np.prod(last))
-    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(wide, 256), nn.ReLU(), nn.Linear(256, latent))
-    decoder = nn.Sequential(
-        *(nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, wide), nn.ReLU(), nn.Unflatten(1, last)), *up
-    )
-    return encoder, decoder
-
-
 def _read(config: Config) -> tuple[Tensor, np.ndarray]:
     if config.data is not None and config.data.kind == "table":
         table = config.data.table()
@@ -141,21 +81,13 @@ def _read(config: Config) -> tuple[Tensor, np.ndarray]:
 
 def _torchvision(config: Config) -> tuple[Tensor, np.ndarray]:
     """Training and test images together, as the paper clusters them; CIFAR-100 with its twenty superclasses."""
-    datasets = require("torchvision.datasets", extra="paper")
-    import pooch
-
-    root = Path(config.root) if config.root else Path(pooch.os_cache("throughline")) / "torchvision"
-    make = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}[config.dataset]
-    try:
-        parts = [getattr(datasets, make)(str(root), train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"torchvision.datasets.{make}: {error}") from None
-    pixels = torch.cat([torch.as_tensor(part.data) for part in parts]).float() / 255
-    x = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    name = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}[config.dataset]
+    parts = [torchvision_set(name, config.root, train=train, download=True) for train in (True, False)]
+    x, labels = (torch.cat(halves) for halves in zip(*map(pictures, parts), strict=True))
     if config.dataset == "cifar100":
-        files = [root / parts[0].base_folder / name for name in ("train", "test")]
-        return x, np.concatenate([_coarse(file) for file in files])
-    return x, np.concatenate([np.asarray(part.targets) for part in parts])
+        files = [Path(part.root) / part.base_folder / half for part, half in zip(parts, ("train", "test"), strict=True)]
+        return x.contiguous(), np.concatenate([_coarse(file) for file in files])
+    return x.contiguous(), labels.numpy()
 
 
 def _coarse(file: Path) -> np.ndarray:

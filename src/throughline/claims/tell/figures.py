@@ -6,10 +6,9 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, arm_color, subplots
+from throughline.lab.plots import BASELINE, PALETTE, arm_color, bare, draw_band, first_kept, subplots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["centers", "inertia", "latents"]
@@ -21,9 +20,10 @@ def centers(results: Results) -> "Figure | None":
     """Decoded centres, their nearest samples, and the means of k-means below, ordered by class."""
     rows: list[tuple[str, np.ndarray, list[str]]] = []
     for arm in ("tell", "kmeans"):
-        kept = _first(results, arm, "pictures")
-        if not kept:
+        first = first_kept(results, "pictures", (arm,))
+        if first is None:
             continue
+        kept = first[1][arm]
         order = np.lexsort((-kept["share"], kept["majority"]))[:MOST]
         names = [f"{kept['majority'][j]}: {kept['share'][j]:.0%}" if kept["size"][j] else "empty" for j in order]
         if arm == "tell":
@@ -41,7 +41,7 @@ def centers(results: Results) -> "Figure | None":
         for axis, picture, name in zip(line, pictures, names, strict=True):
             axis.imshow(picture.transpose(1, 2, 0).squeeze().clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
             axis.set_xlabel(name, fontsize=7)
-            _bare(axis)
+            bare(axis)
         line[0].set_ylabel(title, rotation=0, ha="right", va="center")
     return figure
 
@@ -59,9 +59,10 @@ def _profiles(rows: list[tuple[str, np.ndarray, list[str]]]) -> "Figure":
 
 def latents(results: Results) -> "Figure | None":
     """Latents and centres at three epochs, flattened by t-SNE."""
-    kept = _first(results, "tell", "latents")
-    if not kept:
+    first = first_kept(results, "latents", ("tell",))
+    if first is None:
         return None
+    kept = first[1]["tell"]
     stages, labels = kept["latents"], kept["latent_labels"]
     figure, axes = subplots(1, len(stages), size=(3.0 * len(stages), 3.2), squeeze=False)
     place: Any = "pca"
@@ -73,7 +74,7 @@ def latents(results: Results) -> "Figure | None":
         axis.scatter(*place[:n].T, s=5, c=colors, alpha=0.7, linewidths=0)
         axis.scatter(*place[n:].T, s=70, c="white", marker="X", edgecolors="black", linewidths=0.9)
         axis.set_title(f"after epoch {epoch + 1}")
-        _bare(axis)
+        bare(axis)
         place = (place / place[:, 0].std() * 1e-4).astype(np.float32)  # the scale that t-SNE wants to start from
     return figure
 
@@ -81,16 +82,15 @@ def latents(results: Results) -> "Figure | None":
 def inertia(results: Results) -> "Figure | None":
     """Inertia by passes over the data: the layer, mini-batch k-means, and Lloyd's algorithm."""
     figure, axis = subplots()
-    for arm in (arm for arm in ("minibatch_kmeans", "tell_layer") if arm in results.arms):
-        curves = [values for _, values in results.curve("inertia", arm).values()]
-        if curves:
-            passes, color = np.arange(1, len(curves[0]) + 1), arm_color(results, arm)
-            axis.plot(passes, np.mean(curves, 0), color=color, label=arm.replace("_", " "))
-            axis.fill_between(passes, np.min(curves, 0), np.max(curves, 0), color=color, alpha=0.18, linewidth=0)
+    for arm in ("minibatch_kmeans", "tell_layer"):
+        curves = np.array([values for _, values in results.curve("inertia", arm).values()])
+        if len(curves):
+            passes = np.arange(1, curves.shape[1] + 1)
+            draw_band(axis, passes, curves, arm_color(results, arm), arm.replace("_", " "))
     if not axis.lines:
         return None
     for number, seed in enumerate(results.seeds):
-        course = results.kept("tell_layer", seed).get("lloyd") if "tell_layer" in results.arms else None
+        course = results.kept("tell_layer", seed).get("lloyd")
         if course is not None:
             label = "Lloyd, each seed" if not number else None
             axis.plot(range(1, len(course)), course[1:], color=BASELINE, linewidth=0.9, alpha=0.7, label=label)
@@ -98,15 +98,3 @@ def inertia(results: Results) -> "Figure | None":
     axis.set(xscale="log", xlabel="passes over the data", ylabel="inertia / Lloyd's last")
     axis.legend()
     return figure
-
-
-def _first(results: Results, arm: str, name: str) -> dict[str, np.ndarray]:
-    """What the first seed of an arm kept, if it kept that name."""
-    found = (results.kept(arm, seed) for seed in results.seeds) if arm in results.arms else iter(())
-    return next((kept for kept in found if name in kept), {})
-
-
-def _bare(axis: "Axes") -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_visible(False)

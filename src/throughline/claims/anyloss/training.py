@@ -1,4 +1,4 @@
-"""Models and recipes of the AnyLoss claim: what an arm minimises, and three ways to fit it."""
+"""The arms of the AnyLoss claim: what each minimises, three models to fit with it, and how they are scored."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,11 +10,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims.anyloss.config import Config
 from throughline.claims.anyloss.data import Split
 from throughline.discrete.confusion import Confusion, accuracy, balanced_accuracy, fbeta, gmean, metric_loss
 from throughline.lab import require
 
-__all__ = ["LOSSES", "SCORES", "Fitted", "best_threshold", "fit_mlp", "fit_resnet", "fit_slp", "hard_counts"]
+__all__ = [
+    "LOSSES",
+    "SCORES",
+    "Fitted",
+    "best_threshold",
+    "fit",
+    "fit_mlp",
+    "fit_resnet",
+    "fit_slp",
+    "hard_counts",
+    "histogram",
+    "measure",
+]
+
+PLAIN = ("bce", "mse", "bce_threshold", "soft_f1")  # arms whose gradients do not fade: they take the large steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 SCORES: dict[str, Callable[[Confusion], Tensor]] = {
@@ -41,6 +56,15 @@ class Fitted(NamedTuple):
     train: Tensor
     test: Tensor
     losses: list[float]
+
+
+def fit(arm: str, model: str, split: Split, config: Config) -> Fitted:
+    """Train one arm's model on one split."""
+    if model == "slp":
+        return fit_slp(arm, split, lr=config.lr if arm in PLAIN else config.metric_lr, steps=config.steps)
+    if model == "mlp":
+        return fit_mlp(arm, split, epochs=config.epochs)
+    return fit_resnet(arm, split, epochs=config.resnet_epochs)
 
 
 def fit_slp(arm: str, split: Split, *, lr: float, steps: int) -> Fitted:
@@ -97,6 +121,21 @@ def best_threshold(z: Tensor, y: Tensor, score: Callable[[Confusion], Tensor]) -
     return float(edges[torch.where(whole, scores, -torch.inf).argmax()])
 
 
+def measure(arm: str, fitted: Fitted, split: Split) -> list[float]:
+    """Every score on the test part, at p > 1/2 or at the threshold that is best for it on the training part."""
+    found = []
+    for score in SCORES.values():
+        threshold = best_threshold(fitted.train, split.y, score) if arm == "bce_threshold" else 0.0
+        found.append(float(score(hard_counts(fitted.test, split.y_test, threshold))))
+    return found
+
+
+def histogram(z: Tensor, bins: int = 40) -> NDArray[np.float64]:
+    """Shares of the probabilities σ(z) in equal bins."""
+    counts: NDArray[Any] = np.histogram(z.sigmoid().cpu().numpy(), bins=bins, range=(0, 1))[0]
+    return counts / len(z)
+
+
 def _train(network: nn.Module, arm: str, split: Split, *, lr: float, epochs: int, batch: int) -> Fitted:
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     losses = []
@@ -120,9 +159,3 @@ def _batches(rows: int, size: int) -> Iterator[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:  # batch normalisation needs two
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
-
-
-def histogram(z: Tensor, bins: int = 40) -> NDArray[np.float64]:
-    """Shares of the probabilities σ(z) in equal bins."""
-    counts: NDArray[Any] = np.histogram(z.sigmoid().cpu().numpy(), bins=bins, range=(0, 1))[0]
-    return counts / len(z)
