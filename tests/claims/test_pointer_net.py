@@ -11,9 +11,11 @@ import torch
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims.pointer_net.claim import Pointing, model
-from throughline.claims.pointer_net.data import Config, _are_tours, _unit, load
-from throughline.claims.pointer_net.models import AttentionSequence, PlainSequence, decoded, nll
+from throughline.claims.pointer_net.claim import Pointing
+from throughline.claims.pointer_net.config import Config
+from throughline.claims.pointer_net.data import _are_tours, _unit, load
+from throughline.claims.pointer_net.models import AttentionSequence, PlainSequence, network
+from throughline.claims.pointer_net.training import decoded, nll
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, make_planar, tour_length
 from throughline.discrete.pointer import PAD, STOP, PointerNetwork
@@ -292,10 +294,9 @@ def test_the_schedules_are_those_of_the_scales(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_networks_have_the_width_of_the_config() -> None:
-    split = load("pointer", SMOKE, 0)
-    assert isinstance(net := model("pointer", SMOKE, split), PointerNetwork)
+    assert isinstance(net := network("pointer", SMOKE, 5), PointerNetwork)
     assert net.encoder.hidden_size == 16
-    assert isinstance(other := model("attention", SMOKE, split), AttentionSequence)
+    assert isinstance(other := network("attention", SMOKE, 5), AttentionSequence)
     assert other.output.out_features == 6
 
 

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["arm_color", "curve_bands", "draw_bands", "paired_dots", "subplots"]
+__all__ = [
+    "arm_color",
+    "bare",
+    "curve_bands",
+    "draw_band",
+    "draw_bands",
+    "first_kept",
+    "kept_by_arm",
+    "paired_dots",
+    "subplots",
+]
 
 BASELINE = "#8a8f98"  # a grey that reads on white and on black
 PALETTE = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6")
@@ -107,7 +117,41 @@ def draw_bands(axis: "Axes", results: Results, name: str, arms: Sequence[str] | 
             continue
         steps = np.unique(np.concatenate([s for s, _ in curves.values()]))
         values = np.stack([np.interp(steps, s, v) for s, v in curves.values()])
-        color = arm_color(results, arm)
-        axis.plot(steps, values.mean(0), color=color, label=arm.replace("_", " "))
-        if len(values) > 1:
-            axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
+        draw_band(axis, steps, values, arm_color(results, arm), arm.replace("_", " "))
+
+
+def draw_band(
+    axis: "Axes", x: np.ndarray, runs: np.ndarray, color: str, label: str | None = None, style: str = "-"
+) -> None:
+    """The mean of curves ``(runs, points)`` and, where there are several, a band from the lowest to the highest."""
+    axis.plot(x, runs.mean(0), style, color=color, label=label, markersize=4)
+    if len(runs) > 1:
+        axis.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.18, linewidth=0)
+
+
+def bare(axis: "Axes") -> None:
+    """Take the ticks and the frame away: the axes of a picture."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def kept_by_arm(
+    results: Results, name: str, arms: Sequence[str] | None = None
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """What the seeds of each arm kept, where an array of that name is among it; arms without one are left out."""
+    found = {
+        arm: [kept for seed in results.seeds if name in (kept := results.kept(arm, seed))]
+        for arm in (arms or results.arms)
+    }
+    return {arm: kept for arm, kept in found.items() if kept}
+
+
+def first_kept(
+    results: Results, name: str, arms: Sequence[str] | None = None
+) -> tuple[int, dict[str, dict[str, np.ndarray]]] | None:
+    """The first seed for which an arm kept an array of that name, and what those arms kept for it; None without any."""
+    for seed in results.seeds:
+        found = {arm: kept for arm in (arms or results.arms) if name in (kept := results.kept(arm, seed))}
+        if found:
+            return seed, found
+    return None
