@@ -30,8 +30,16 @@ class Split(NamedTuple):
 
 def check(config: Config, arms: tuple[str, ...]) -> None:
     """Read the user's file for every arm, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    for name in ("lengths", "cities"):
+        low, high = getattr(config, name)
+        if low > high:
+            raise ThroughlineError(
+                f"{name} must be the least and the most, got {low} and {high}; --set {name}=[{high},{low}]"
+            )
+    if 0 < config.pairs < config.batch:
+        raise ThroughlineError(
+            f"pairs={config.pairs} do not fill a batch of {config.batch}; --set batch={config.pairs}"
+        )
     if config.data is not None:
         for arm in arms:
             if task_of(arm) != "tsp":  # no tour is impossible, and the exact ones take their time

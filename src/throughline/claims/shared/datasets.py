@@ -25,7 +25,7 @@ def torchvision_set(name: str, root: str = "", **options: Any) -> Any:
     try:
         return getattr(datasets, name)(place, **options)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"torchvision.datasets.{name} below {place}: {error}") from error
+        raise DataError(f"{name} could not be read below {place}: {error}") from error
 
 
 def pictures(stored: Any) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,12 @@
+"""Kinds of settings that the configs of several claims have, to be refused before any unit where they do not fit."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+__all__ = ["Momentum", "NonNegativeReal", "PositiveReal", "Share"]
+
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # rates, scales
+NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # weights, and bounds of which 0 is none
+Share = Annotated[float, Field(gt=0, lt=1)]  # of a whole, neither nothing nor all of it
+Momentum = Annotated[float, Field(ge=0, lt=1)]
