@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from throughline.claims.shared.fields import Momentum, NonNegativeReal, PositiveReal, Share
+from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal, Share
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -23,7 +23,7 @@ class Config:
     hidden: PositiveInt = 300
     batch: PositiveInt = 100
     lr: PositiveReal = 0.03
-    momentum: Momentum = 0.9
+    momentum: Fraction = 0.9
     clip: NonNegativeReal = 0.0  # norm of the gradient; 0 for none
     steps: PositiveInt = 3_000  # of self-tuning, two on weights for each on hyperparameters
     warmup: NonNegativeInt = 200  # of the steps
