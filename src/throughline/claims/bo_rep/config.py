@@ -1,11 +1,11 @@
 """Sizes and rates of the BO-REP claim, and what they make of its problems."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
-from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal
+from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal, PositiveReals
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -18,7 +18,7 @@ class Config:
 
     dataset: Literal["descriptions", "shakespeare", "amazon", "sentiment140"] = "shakespeare"  # `data` takes its place
     # gains of the recurrent matrix: exploding first, benign last
-    gains: Annotated[tuple[PositiveReal, ...], Field(min_length=1)] = (2.0, 1.6, 1.3, 1.0)
+    gains: PositiveReals = (2.0, 1.6, 1.3, 1.0)
     flipped: Fraction = 0.4  # share of training labels, where samples are weighted; the benign problem flips none
     embedding: PositiveInt = 32
     hidden: PositiveInt = 96
