@@ -17,16 +17,19 @@ from sklearn.svm import SVC
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims.nap import claim as nap
-from throughline.claims.nap import data as _nap_data
-from throughline.claims.nap import tables as _nap_tables
-from throughline.claims.nap.claim import SearchesFromExperience, initial, optimizer_of, regret, search, trained
-from throughline.claims.nap.data import Config, Task
+from throughline.claims.nap import data
+from throughline.claims.nap.claim import SearchesFromExperience
+from throughline.claims.nap.config import Config
+from throughline.claims.nap.problems import Task
+from throughline.claims.nap.searches import initial, optimizer_of, regret, search
+from throughline.claims.nap.training import GRID, surfaces, trained
+from throughline.claims.shared import svm_tables
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.lab.results import Results, judge
 from throughline.lab.runner import execute, open_run, plan
 from throughline.lab.store import Run, Unit
+from throughline.search.meta_bo import NeuralAcquisitionProcess
 
 CLAIM = SearchesFromExperience()
 SMOKE = CLAIM.scales["smoke"]
@@ -50,9 +53,9 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_score_is_that_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = _nap_tables.classification_set("wine")
+    rows = svm_tables.classification_set("wine")
     settings = np.array([[0.5, 0.5, 0.0], [0.9, 0.3, 1.0]])
-    scores = _nap_tables.svc_scores(rows, settings, 0)
+    scores = svm_tables.svc_scores(rows, settings, 0)
     from throughline.data import standardize, stratified_split
 
     order = np.random.default_rng(0).permutation(len(rows.y))
@@ -69,33 +72,33 @@ def test_a_score_is_that_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sets_are_of_the_promised_kind() -> None:
-    assert len(_nap_tables.SETS) == 25
+    assert len(svm_tables.SETS) == 25
     for name, classes, count in (
         ("digits", 10, 1797),
         ("digits_179", 3, None),
         ("ecoli", 5, 327),
         ("abalone", 2, None),
     ):
-        rows = _nap_tables.classification_set(name)
+        rows = svm_tables.classification_set(name)
         values, counts = np.unique(rows.y, return_counts=True)
         assert len(values) == classes
         assert counts.min() >= 8
         assert count in (None, len(rows.y))
-    halves = np.bincount(_nap_tables.classification_set("digits_halves").y)
-    assert halves.tolist() == np.bincount(_nap_tables.classification_set("digits").y // 5).tolist()
-    assert _nap_tables.classification_set("oil_spill").x.shape[1] == 48  # without the number of the row
-    red = _nap_tables.classification_set("wine_red").y
+    halves = np.bincount(svm_tables.classification_set("digits_halves").y)
+    assert halves.tolist() == np.bincount(svm_tables.classification_set("digits").y // 5).tolist()
+    assert svm_tables.classification_set("oil_spill").x.shape[1] == 48  # without the number of the row
+    red = svm_tables.classification_set("wine_red").y
     assert red.mean() == pytest.approx(0.5347, abs=1e-3)  # quality above 5.5
 
 
 def test_tables_are_made_once(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nap_tables, "SETS", ("iris", "wine"))
-    monkeypatch.setattr(_nap_tables, "SETTINGS", 4)
-    first = _nap_tables.svc_tables()
+    monkeypatch.setattr(svm_tables, "SETS", ("iris", "wine"))
+    monkeypatch.setattr(svm_tables, "SETTINGS", 4)
+    first = svm_tables.svc_tables()
     assert {name: table.shape for name, table in first.items()} == {"iris": (2, 4), "wine": (2, 4)}
     assert not torch.equal(*first["wine"])  # two subsamples
-    monkeypatch.setattr(_nap_tables, "svc_scores", lambda *_: pytest.fail("it was there already"))
-    again = _nap_tables.svc_tables()
+    monkeypatch.setattr(svm_tables, "svc_scores", lambda *_: pytest.fail("it was there already"))
+    again = svm_tables.svc_tables()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
@@ -107,22 +110,22 @@ def stand_in_tables(monkeypatch: pytest.MonkeyPatch, size: int = 20) -> None:
         centre = torch.rand(2, 1, 3, generator=torch.Generator().manual_seed(number))
         return (1 - (settings - centre).square().sum(-1)).clamp_min(0).double()
 
-    monkeypatch.setattr(_nap_data, "svc_settings", lambda: settings)
-    monkeypatch.setattr(_nap_data, "svc_tables", lambda: {name: table(i) for i, name in enumerate(_nap_tables.SETS)})
+    monkeypatch.setattr(data, "svc_settings", lambda: settings)
+    monkeypatch.setattr(data, "svc_tables", lambda: {name: table(i) for i, name in enumerate(svm_tables.SETS)})
 
 
 def test_whole_data_sets_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_tables(monkeypatch)
     sides = []
     for seed in range(20):
-        (problem,) = _nap_data.load(CLAIM.scales["laptop"], seed)
+        (problem,) = CLAIM.problems(CLAIM.scales["laptop"], seed)
         train, test = ({task.name.partition(",")[0] for task in side} for side in problem)
         assert len(test) == 8
         assert not train & test
-        assert train | test == set(_nap_tables.SETS)
+        assert train | test == set(svm_tables.SETS)
         assert len(problem.test) == 16
-        held = test & set(_nap_tables.DIGITS)
-        assert held in (set(), set(_nap_tables.DIGITS))
+        held = test & set(svm_tables.DIGITS)
+        assert held in (set(), set(svm_tables.DIGITS))
         sides.append((frozenset(test), bool(held)))
     assert len({test for test, _ in sides}) == 20
     assert {held for _, held in sides} == {True, False}
@@ -139,7 +142,7 @@ def test_regret_by_hand() -> None:
 @pytest.mark.parametrize("arm", ARMS)
 def test_nothing_but_told_outcomes_is_seen(arm: str) -> None:
     """Outcomes of settings that were not tried may be anything."""
-    (problem,) = _nap_data.load(SMOKE, 0)
+    (problem,) = CLAIM.problems(SMOKE, 0)
     task = problem.test[0]
     policy = trained(arm, problem, SMOKE, 0, Notes()) if arm.startswith("nap") else None
     tried = search(optimizer_of(arm, policy, task, SMOKE, torch.Generator().manual_seed(0)), task, 5, [])
@@ -150,7 +153,7 @@ def test_nothing_but_told_outcomes_is_seen(arm: str) -> None:
 
 
 def test_searches_start_where_they_are_told() -> None:
-    (problem,) = _nap_data.load(SMOKE, 0)
+    (problem,) = CLAIM.problems(SMOKE, 0)
     task, draw = problem.test[0], torch.Generator().manual_seed(0)
     config = replace(SMOKE, initial=3)
     start = initial(task, config, draw)
@@ -183,7 +186,7 @@ def test_arms_of_the_policy_take_the_same_steps_on_the_likelihood() -> None:
 
 def test_random_is_as_bad_as_the_expectation() -> None:
     config = replace(SMOKE, repetitions=400)
-    (problem,) = _nap_data.load(config, 0)
+    (problem,) = CLAIM.problems(config, 0)
     _, notes = run("random", 0, config)
     first = np.mean([((t.y.max() - t.y) / (t.y.max() - t.y.min())).mean().item() for t in problem.test])
     assert notes.curve("regret")[1] == pytest.approx(first, abs=0.05)
@@ -196,14 +199,14 @@ def test_related_tasks_keep_their_table_s_scale(no_cache: Path) -> None:
     x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
     task = Task("t", x, 0.5 + 0.2 * x[:, 0])
     config = replace(SMOKE, related=3, candidates=16, max_points=12)
-    drawn = _nap_data.related([task, task._replace(name="u", y=task.y - 0.1)], config)
+    drawn = data.related([task, task._replace(name="u", y=task.y - 0.1)], config)
     assert len(drawn) == 6
     for number, (inputs, outcomes) in enumerate(drawn):
         low, high = float(task.y.min()) - 0.1 * (number > 2), float(task.y.max()) - 0.1 * (number > 2)
         assert inputs.shape == (16, 2)
         assert (float(outcomes.min()), float(outcomes.max())) == pytest.approx((low, high))
     assert len(list((no_cache / "tasks").glob("*.safetensors"))) == 2
-    again = _nap_data.related([task], config)
+    again = data.related([task], config)
     assert all(torch.equal(a, b) for one, two in zip(drawn, again, strict=False) for a, b in zip(one, two, strict=True))
 
 
@@ -226,7 +229,7 @@ def test_takes_a_folder_of_tables(tmp_path: Path, scale: float) -> None:
     config = replace(SMOKE, data=folder_of_tables(tmp_path / "runs", scale=scale))
     CLAIM.prepare(config)
     for seed in range(4):
-        (problem,) = _nap_data.load(config, seed)
+        (problem,) = CLAIM.problems(config, seed)
         assert [task.name for task in problem.test] == [f"run{seed % 3}"]
         assert len(problem.train) == 2
         outcomes = torch.cat([task.y for task in problem.train])
@@ -246,7 +249,7 @@ def test_equal_settings_are_averaged(tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "runs" / "run0.csv")
     frame.loc[1, ["depth", "rate"]] = frame.loc[0, ["depth", "rate"]]
     frame.to_csv(tmp_path / "runs" / "run0.csv", index=False)
-    (problem,) = _nap_data.load(replace(SMOKE, data=source), 0)
+    (problem,) = CLAIM.problems(replace(SMOKE, data=source), 0)
     assert len(problem.test[0].y) == len(frame[["depth", "rate"]].drop_duplicates())
     assert problem.test[0].y.mean() != frame["y"].mean()
     assert any(abs(float(y) - frame["y"][:2].mean()) < 1e-6 for y in problem.test[0].y)
@@ -305,7 +308,7 @@ def small_paper(**changes: Any) -> Config:
 def test_paper_scale_on_hpob(tmp_path: Path, no_cache: Path) -> None:
     config = small_paper(tables=str(hpob_folder(tmp_path / "hpob-data")))
     CLAIM.prepare(config)
-    problems = _nap_data.load(config, 4)
+    problems = CLAIM.problems(config, 4)
     assert [[task.name for task in problem.test] for problem in problems] == [
         [f"{space}/test{i}" for i in range(2)] for space in ("5860", "4796")
     ]
@@ -329,7 +332,7 @@ def test_paper_scale_on_xgboost(tmp_path: Path, no_cache: Path) -> None:
             pickle.dump(content, stream)
     config = small_paper(dataset="xgboost", tables=str(tmp_path))
     CLAIM.prepare(config)
-    (problem,) = _nap_data.load(config, 0)
+    (problem,) = CLAIM.problems(config, 0)
     assert (len(problem.train), len(problem.test)) == (3, 1)
     task = problem.test[0]
     best = task.x[task.y.argmax()]
@@ -346,11 +349,11 @@ def test_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     file = tmp_path / "hpobenchXGB_0_eq.pkl"
     file.write_bytes(pickle.dumps({"domain": Harmful(), "accs": np.ones(3)}))
     with pytest.raises(DataError, match=r"hpobenchXGB_0_eq\.pkl: holds builtins\.print, and only arrays are read"):
-        _nap_data.load(small_paper(dataset="xgboost", tables=str(tmp_path)), 0)
+        CLAIM.problems(small_paper(dataset="xgboost", tables=str(tmp_path)), 0)
     assert not capsys.readouterr().out
     file.write_bytes(pickle.dumps({"inputs": np.ones(3), "accs": np.ones(3)}))
     with pytest.raises(DataError, match="no array named domain; it holds inputs, accs"):
-        _nap_data.load(small_paper(dataset="xgboost", tables=str(tmp_path)), 0)
+        CLAIM.problems(small_paper(dataset="xgboost", tables=str(tmp_path)), 0)
 
 
 @pytest.mark.parametrize("dataset", ["hpob", "xgboost"])
@@ -366,10 +369,10 @@ def test_says_where_the_paper_s_tables_are(tmp_path: Path, dataset: str) -> None
 def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"no space '1'; spaces must be among 5860, 4796"):
         CLAIM.prepare(replace(small_paper(tables=str(hpob_folder(tmp_path / "data"))), spaces=("1",)))
-    with monkeypatch.context() as without:
-        without.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(ThroughlineError, match="no GPU that torch can use; --set device=cpu"):
-            CLAIM.prepare(CLAIM.scales["paper"])
+    with pytest.raises(ThroughlineError, match=r"test_sets=6 leave 0 tables to learn from, 6 to be judged by"):
+        CLAIM.prepare(replace(SMOKE, test_sets=6))
+    with pytest.raises(ThroughlineError, match=r"d_model must be a multiple of nhead=3, got 16"):
+        CLAIM.prepare(replace(SMOKE, nhead=3))
     monkeypatch.setitem(sys.modules, "botorch", None)
     with pytest.raises(ThroughlineError, match=r'botorch is not installed; pip install "throughline\[search\]"'):
         CLAIM.prepare(SMOKE)
@@ -419,9 +422,9 @@ def test_draws_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_each_policy_is_pictured_by_what_it_goes_by() -> None:
     torch.manual_seed(0)
-    policy = nap.NeuralAcquisitionProcess(3, d_model=8, num_layers=1, num_bars=10)
-    task, config = nap.Task("t", torch.rand(9, 3), torch.rand(9)), CLAIM.scales["laptop"]
-    whole, bars = (nap.surfaces(arm, policy, task, list(range(9)), config) for arm in ("nap", "nap_no_rl"))
-    assert whole.shape == bars.shape == (3, nap.GRID, nap.GRID)
+    policy = NeuralAcquisitionProcess(3, d_model=8, num_layers=1, num_bars=10)
+    task, config = Task("t", torch.rand(9, 3), torch.rand(9)), CLAIM.scales["laptop"]
+    whole, bars = (surfaces(arm, policy, task, list(range(9)), config) for arm in ("nap", "nap_no_rl"))
+    assert whole.shape == bars.shape == (3, GRID, GRID)
     assert (bars >= 0).all()  # expected improvements
     assert not torch.allclose(whole, bars)

@@ -18,8 +18,11 @@ from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims.stn import data, paper, training
+from throughline.claims.shared import distortion
+from throughline.claims.shared.language_models import LanguageModel, endless_windows
+from throughline.claims.stn import data, paper, tasks, training
 from throughline.claims.stn.claim import TunesWhileTraining
+from throughline.claims.stn.config import Config
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
 from throughline.search.best_response import BestResponseLinear, HyperparameterSpace, convert
@@ -64,14 +67,14 @@ def test_units_repeat_and_count_their_steps(arm: str) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the arms trained: starting weights, rows of their batches, and the values they used."""
     found: dict[str, list[Any]] = {"starts": [], "batches": [], "choices": []}
-    network, shuffled, fit = training.Trainer.network, data.shuffled, training.Trainer.fit
+    network, shuffled, fit = training.Trainer.network, tasks.shuffled, training.Trainer.fit
 
     def watched(self: Any) -> nn.Module:
         made = network(self)
         found["starts"].append(made[2].weight.detach().clone())  # type: ignore[index]
         return made
 
-    def drawn(x: Tensor, y: Tensor, size: int, draw: torch.Generator) -> data.Batches:
+    def drawn(x: Tensor, y: Tensor, size: int, draw: torch.Generator) -> tasks.Batches:
         kept: list[Tensor] = []
         found["batches"].append(kept)
         for batch in shuffled(x, y, size, draw):
@@ -100,7 +103,7 @@ def test_a_fair_fight(seen: dict[str, list[Any]]) -> None:
     assert [len(b) for b in train] == [6, 6, 6, 9, 3]
     for batches in train[:3]:
         assert all(map(torch.equal, batches, tuned[:6]))
-    task = data.load(SMOKE, 3)
+    task = CLAIM.task(SMOKE, 3)
     starts = HyperparameterSpace(task.hyperparameters).values()
     assert seen["choices"][0] == pytest.approx(starts)
     for choice in seen["choices"][1:]:
@@ -109,7 +112,7 @@ def test_a_fair_fight(seen: dict[str, list[Any]]) -> None:
 
 
 def test_search_ranges_are_the_lower_half_but_for_dropout() -> None:
-    task = data.load(replace(CLAIM.scales["laptop"], dataset="digits", train=100, valid=100, test=100), 0)
+    task = CLAIM.task(replace(CLAIM.scales["laptop"], dataset="digits", train=100, valid=100, test=100), 0)
     assert [h.name for h in task.hyperparameters] == [
         *("input dropout", "first dropout", "second dropout", "shift", "rotation", "noise")
     ]
@@ -138,11 +141,11 @@ def test_another_start_is_where_it_should_be() -> None:
 
 
 def test_the_best_moment_is_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = data.load(SMOKE, 0)
+    task = CLAIM.task(SMOKE, 0)
     best = training.Best(task, replace(SMOKE, decay=0.1, decay_after=2, stop_after=3), Notes())
     nets = [task.network() for _ in range(5)]
     losses = iter([3.0, 1.0, 2.0, 2.0, 5.0])
-    monkeypatch.setattr(best, "task", task._replace(score=lambda net, part: data.Score(next(losses), 0.5)))
+    monkeypatch.setattr(best, "task", task._replace(score=lambda net, part: tasks.Score(next(losses), 0.5)))
     optimizer, least, rates = torch.optim.SGD(nets[0].parameters(), 1.0), float("inf"), []
     for step, net in enumerate(nets):
         least = best.look(step, net, optimizer, least)
@@ -154,9 +157,9 @@ def test_the_best_moment_is_what_is_scored(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rate_that_has_decayed_to_nothing_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = data.load(SMOKE, 0)
+    task = CLAIM.task(SMOKE, 0)
     best = training.Best(task, replace(SMOKE, decay=0.1, decay_after=1, least_lr=0.05), Notes())
-    monkeypatch.setattr(best, "task", task._replace(score=lambda net, part: data.Score(1.0, 0.5)))
+    monkeypatch.setattr(best, "task", task._replace(score=lambda net, part: tasks.Score(1.0, 0.5)))
     network = task.network()
     optimizer, least, stopped = torch.optim.SGD(network.parameters(), 1.0), float("inf"), []
     for step in range(3):
@@ -176,12 +179,12 @@ def test_steps_that_one_trial_leaves_go_to_another() -> None:
 def test_samplers_of_optuna(search: str, seen: dict[str, list[Any]]) -> None:
     metrics, _ = run.__wrapped__("random_search", search=search)
     assert math.isfinite(metrics["test_loss"])
-    ranges = data.load(SMOKE, 0).searched
+    ranges = CLAIM.task(SMOKE, 0).searched
     assert len(seen["choices"]) == 3
     for choice in seen["choices"]:
         assert all(low <= choice[name] <= high for name, (low, high) in ranges.items())
     if search == "tpe":
-        starts = HyperparameterSpace(data.load(SMOKE, 0).hyperparameters).values()
+        starts = HyperparameterSpace(CLAIM.task(SMOKE, 0).hyperparameters).values()
         assert seen["choices"][0] == pytest.approx(starts)
 
 
@@ -202,7 +205,7 @@ def test_images_are_moved_as_scipy_moves_them() -> None:
         draw = seeded(7)
         torch.rand(3, generator=draw)
         across, down = (2 * torch.rand(3, generator=draw) - 1 for _ in range(2))
-        out = data.moved(x, k / across, torch.zeros(3), seeded(7))
+        out = distortion.moved(x, k / across, torch.zeros(3), seeded(7))
         for b in range(3):
             wanted = ndimage.shift(x[b].numpy(), (0, -k * (down / across)[b].item(), -k), order=1, mode="grid-constant")
             np.testing.assert_allclose(out[b].numpy(), wanted, atol=2e-5)
@@ -211,14 +214,16 @@ def test_images_are_moved_as_scipy_moves_them() -> None:
 def test_images_are_turned_around_their_middle() -> None:
     x = torch.rand(2, 1, 9, 9, generator=seeded())
     u = 2 * torch.rand(2, generator=seeded(7)) - 1
-    out = data.moved(x, torch.zeros(2), 90 / u, seeded(7))
+    out = distortion.moved(x, torch.zeros(2), 90 / u, seeded(7))
     torch.testing.assert_close(out, x.rot90(1, (2, 3)), atol=1e-5, rtol=0)
-    assert torch.equal(data.moved(x, torch.zeros(2), torch.zeros(2), seeded()).round(decimals=4), x.round(decimals=4))
+    assert torch.equal(
+        distortion.moved(x, torch.zeros(2), torch.zeros(2), seeded()).round(decimals=4), x.round(decimals=4)
+    )
 
 
 def test_every_image_is_moved_on_its_own() -> None:
     x = torch.rand(1, 1, 9, 9, generator=seeded()).expand(6, -1, -1, -1)
-    out = data.moved(x, torch.tensor([0.0, 0, 3, 3, 3, 3]), torch.zeros(6), seeded())
+    out = distortion.moved(x, torch.tensor([0.0, 0, 3, 3, 3, 3]), torch.zeros(6), seeded())
     torch.testing.assert_close(out[0], out[1])
     assert len({tuple(image.flatten().tolist()) for image in out[2:]}) == 4
 
@@ -226,32 +231,32 @@ def test_every_image_is_moved_on_its_own() -> None:
 def test_colours_of_grey_images_keep_their_hue() -> None:
     x = torch.rand(4, 1, 5, 5, generator=seeded()).expand(-1, 3, -1, -1)
     values = {name: torch.full((4,), 0.5) for name in ("hue", "saturation", "contrast", "brightness")}
-    out = paper.jittered(x, values, seeded())
+    out = distortion.jittered(x, values, seeded())
     torch.testing.assert_close(out, out[:, :1].expand_as(out))
     none = {name: torch.zeros(4) for name in values}
     colours = torch.rand(4, 3, 5, 5, generator=seeded())
-    torch.testing.assert_close(paper.jittered(colours, none, seeded()), colours)
+    torch.testing.assert_close(distortion.jittered(colours, none, seeded()), colours)
 
 
 def test_a_third_of_a_turn_permutes_the_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper, "uniform", lambda n, draw, like: torch.ones(n))
+    monkeypatch.setattr(distortion, "uniform", lambda n, draw, like: torch.ones(n))
     x = torch.rand(2, 3, 5, 5, generator=seeded()) * 0.2 + 0.4
     values = {name: torch.zeros(2) for name in ("saturation", "contrast", "brightness")}
-    out = paper.jittered(x, {**values, "hue": torch.full((2,), 1 / 3)}, seeded())
+    out = distortion.jittered(x, {**values, "hue": torch.full((2,), 1 / 3)}, seeded())
     grey = (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     torch.testing.assert_close(out - grey, (x - grey).roll(1, 1))
 
 
 def test_holes_are_cut_out() -> None:
     x = torch.ones(4, 3, 16, 16)
-    out = paper.cutout(x, torch.tensor([0.0, 1, 4, 1]), torch.tensor([8.0, 4, 4, 0]), seeded())
+    out = distortion.cutout(x, torch.tensor([0.0, 1, 4, 1]), torch.tensor([8.0, 4, 4, 0]), seeded())
     gone = (out == 0).all(1).flatten(1).sum(1).tolist()
     assert gone[0] == 0
     assert 4 <= gone[1] <= 20
     assert gone[1] < gone[2] <= 80
     assert gone[3] <= 1
     assert torch.equal(out[:, 0], out[:, 1])
-    assert torch.equal(paper.cutout(x, torch.zeros(4), torch.zeros(4), seeded()), x)
+    assert torch.equal(distortion.cutout(x, torch.zeros(4), torch.zeros(4), seeded()), x)
 
 
 # ---- data of the user's own ----
@@ -284,11 +289,6 @@ def test_takes_an_image_folder(tmp_path: Path) -> None:
 
 
 def test_names_what_is_missing_or_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ThroughlineError, match="no GPU that torch can use; --set device=cpu"):
-        CLAIM.prepare(CLAIM.scales["paper"])
-    with pytest.raises(ThroughlineError, match=r"start must be a share of the ranges in \(0, 1\), got 1\.0"):
-        CLAIM.prepare(replace(SMOKE, start=1.0))
     with pytest.raises(DataError, match=r"13467 values an image, and the most is 12288; give --size 32"):
         CLAIM.prepare(replace(SMOKE, data=colour_folder(tmp_path / "pictures", side=67)))
     file = tmp_path / "numbers.csv"
@@ -329,7 +329,7 @@ def test_cifar_on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         CLAIM.scales["paper"], hidden=16, batch=8, steps=5, warmup=1, trials=2, trial_steps=2, every=2, device="cpu"
     )
     CLAIM.prepare(config)
-    task = data.load(config, 0)
+    task = CLAIM.task(config, 0)
     starts = {h.name: h.initial for h in task.hyperparameters}
     assert len(starts) == 15
     assert (starts["holes"], starts["length"], starts["dropout 0"]) == (1, 4, pytest.approx(0.05))
@@ -356,7 +356,7 @@ def test_the_network_is_the_papers() -> None:
     ]
 
 
-def penn_config(folder: Path) -> data.Config:
+def penn_config(folder: Path) -> Config:
     words = ["the", "cat", "sat", "on", "a", "mat", "and", "<unk>", "the", "dog", "N"]
     draw = np.random.default_rng(0)
     lines = [" ".join(words[i] for i in draw.integers(len(words), size=12)) for _ in range(60)]
@@ -367,19 +367,19 @@ def penn_config(folder: Path) -> data.Config:
 
 
 @pytest.fixture
-def penn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> data.Config:
+def penn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Config:
     config = penn_config(tmp_path)
     monkeypatch.setattr(paper, "fetch", lambda key: tmp_path / "ptb.train.txt")
     return config
 
 
-def test_the_treebank_on_a_stand_in(penn: data.Config) -> None:
+def test_the_treebank_on_a_stand_in(penn: Config) -> None:
     CLAIM.prepare(penn)
     for arm in ARMS:
         notes = Notes()
         metrics = CLAIM.run(arm, penn, 0, notes)
         assert metrics["test_loss"] < 1.1 * math.log(12)
-    names = {h.name: h.shared for h in data.load(penn, 0).hyperparameters}
+    names = {h.name: h.shared for h in CLAIM.task(penn, 0).hyperparameters}
     assert len(names) == 7
     assert [name for name, shared in names.items() if shared] == ["embedding dropout", "weight dropout"]
 
@@ -387,7 +387,7 @@ def test_the_treebank_on_a_stand_in(penn: data.Config) -> None:
 def test_the_language_model_is_an_lstm() -> None:
     """Without dropout its hidden layers are nn.LSTM, and its state is carried on from window to window."""
     torch.manual_seed(0)
-    net, tokens = paper.LanguageModel(11, 8).eval(), torch.randint(11, (4, 10), generator=seeded())
+    net, tokens = LanguageModel(11, 8).eval(), torch.randint(11, (4, 10), generator=seeded())
     lstm = nn.LSTM(8, 8, 2, batch_first=True)
     with torch.no_grad():
         for place in range(2):
@@ -404,8 +404,8 @@ def test_the_language_model_is_an_lstm() -> None:
     torch.testing.assert_close(torch.cat([p[0] for p in parts], 2), net.decoder(whole).mT)
 
 
-def test_the_language_model_converts_with_all_of_its_weights(penn: data.Config) -> None:
-    task = data.load(penn, 0)
+def test_the_language_model_converts_with_all_of_its_weights(penn: Config) -> None:
+    task = CLAIM.task(penn, 0)
     net = convert(task.network(), HyperparameterSpace(task.hyperparameters), dropout=task.dropout)
     assert [isinstance(m, BestResponseLinear) for m in net.modules()].count(True) == 4
     assert type(net.model.decoder) is nn.Linear
@@ -419,7 +419,7 @@ def test_the_language_model_converts_with_all_of_its_weights(penn: data.Config) 
 
 
 def test_a_dropped_word_or_weight_is_dropped_for_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, tokens = paper.LanguageModel(11, 8).train(), torch.zeros(4, 6, dtype=torch.int64)
+    net, tokens = LanguageModel(11, 8).train(), torch.zeros(4, 6, dtype=torch.int64)
     for name in ("weight", "input", "hidden", "output"):
         getattr(net, f"{name}_drop").p = 0.0
     kinds = {bool(net(tokens)[2].eq(net(tokens)[2][:1]).all()) for _ in range(4)}
@@ -431,7 +431,7 @@ def test_a_dropped_word_or_weight_is_dropped_for_the_whole_batch(monkeypatch: py
 
 def test_windows_of_text_follow_each_other() -> None:
     tokens = torch.arange(23)
-    found = list(islice(paper.windows(tokens, 2, 4), 4))
+    found = list(islice(endless_windows(tokens, 2, 4), 4))
     assert [x.tolist() for x, _ in found[:3]] == [
         [[0, 1, 2, 3], [11, 12, 13, 14]],
         [[4, 5, 6, 7], [15, 16, 17, 18]],
@@ -442,7 +442,7 @@ def test_windows_of_text_follow_each_other() -> None:
 
 
 def test_the_loss_of_a_text_is_that_of_every_word() -> None:
-    net, tokens = paper.LanguageModel(11, 8), torch.randint(11, (60,), generator=seeded())
+    net, tokens = LanguageModel(11, 8), torch.randint(11, (60,), generator=seeded())
     found = paper.read(net, tokens, replace(SMOKE, length=3))
     net.carried = {}
     streams = tokens.view(10, 6)
@@ -468,7 +468,7 @@ def test_pictures_survive_other_hyperparameters(tmp_path: Path, monkeypatch: pyt
         metrics, notes = run(arm)
         names = {name for _, values in notes.points for name in values}
         curves = {name: {"step": list(c), "value": list(c.values())} for name in names if (c := notes.curve(name))}
-        order = ["valid_loss", *(h.name for h in data.load(SMOKE, 0).hyperparameters)]
+        order = ["valid_loss", *(h.name for h in CLAIM.task(SMOKE, 0).hyperparameters)]
         curves = {name: curves[name] for name in order if name in curves}
         store.write(Unit(arm, 0), {"metrics": metrics, "measured": {}, "curves": curves}, notes.arrays)
     results = Results(CLAIM, store, SMOKE)

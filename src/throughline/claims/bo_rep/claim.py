@@ -1,14 +1,14 @@
-"""Normalised momentum against plain steps in bilevel learning ("Bilevel Optimization under Unbounded Smoothness: A New
-Algorithm and Convergence Analysis", BO-REP, arXiv 2401.09587): a recurrent encoder of text, exploding and benign, the
-user's text or table, Amazon reviews and tweets at paper scale.
-"""
+"""The BO-REP claim: its arms, scales and checks, and what one arm does on one seed."""
 
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from throughline.claims.bo_rep.data import Config, check, levels, load
+from throughline.claims.bo_rep.config import Config, kind, levels
+from throughline.claims.bo_rep.data import load
+from throughline.claims.bo_rep.problems import Problem
 from throughline.claims.bo_rep.training import budget, courses, step_size
 from throughline.lab import Beats, Claim, Costs, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
@@ -86,14 +86,14 @@ class SurvivesExplodingHypergradients(Claim):
     )
 
     def prepare(self, config: Config) -> None:
-        check(config)
+        self.problem(config, 0, levels(config)[0])  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         places = levels(config)
         found: list[dict[str, float]] = []
         for number, level in enumerate(places):
             curves = {0: ("loss", "norm"), len(places) - 1: ("loss_benign", "norm_benign")}.get(number)
-            problem, norms, calls = load(config, seed, level), [math.nan], 0
+            problem, norms, calls = self.problem(config, seed, level), [math.nan], 0
             course = courses(arm, problem, config, step_size(arm, config, level))
             for step, (calls, norm) in enumerate(course, start=1):
                 norms.append(norm)
@@ -114,6 +114,16 @@ class SurvivesExplodingHypergradients(Claim):
             "norm_range_benign": found[-1]["norm_range"],
             "oracle_calls": sum(part["calls"] for part in found),
         }
+
+    def problem(self, config: Config, seed: int, level: float) -> Problem:
+        """The problem of a seed at one level, the same in every arm; the weights start alike at every level."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if kind(config) in ("amazon", "sentiment140"):
+                from throughline.claims.bo_rep import paper
+
+                return paper.load(config, seed, level)
+            return load(config, seed, level)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.bo_rep import figures as draw

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from throughline.claims.bo_rep.data import Config, kind
+from throughline.claims.bo_rep.config import Config, kind
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, draw_bands, subplots
+from throughline.lab.plots import arm_color, draw_bands, kept_by_arm, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +40,7 @@ def courses(results: Results, titles: tuple[str, str]) -> "Figure | None":
 def final(results: Results, label: str) -> "Figure | None":
     """Final test loss of every arm at every level."""
     figure, axis = subplots()
-    for arm in results.arms:
-        kept = [kept for seed in results.seeds if "losses" in (kept := results.kept(arm, seed))]
-        if not kept:
-            continue
+    for arm, kept in kept_by_arm(results, "losses").items():
         places, losses, color = kept[0]["levels"], np.stack([part["losses"] for part in kept]), arm_color(results, arm)
         axis.plot(places, losses.mean(0), color=color, label=arm.replace("_", " "))
         axis.plot(places, losses.T, "o", color=color, markersize=3, alpha=0.5)

@@ -4,20 +4,21 @@ hyper-cleaning on tweets, both as word vectors under a recurrent encoder.
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from throughline.claims.bo_rep.data import PENALTY, Config, Encoder, Problem, Tree, cleaning, parameters, sampled
+from throughline.claims.bo_rep.cleaning import cleaning
+from throughline.claims.bo_rep.config import Config
+from throughline.claims.bo_rep.problems import PENALTY, Encoder, Problem, Tree, parameters, sampled
+from throughline.claims.shared.texts import encode, read_vectors
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 
-__all__ = ["amazon", "sentiment140"]
+__all__ = ["Pooled", "load"]
 
 REVIEWS = "hf://datasets/McAuley-Lab/Amazon-Reviews-2023/raw/review_categories/{}.jsonl"
 TWEETS = "stanfordnlp/sentiment140"
@@ -32,6 +33,11 @@ UNSEEN = 5
 TRAINING_TASKS, TEST_TASKS = 400, 50
 HEAD = 1024  # width of the head's two hidden layers
 ADAPTATION = 10  # lower steps of the head on the support of a test task
+
+
+def load(config: Config, seed: int, level: float) -> Problem:
+    """The problem of a seed at one level: reviews or tweets."""
+    return (_amazon if config.dataset == "amazon" else _sentiment140)(config, seed, level)
 
 
 class Pooled(nn.Module):
@@ -56,9 +62,9 @@ class Task(NamedTuple):
     query_labels: Tensor
 
 
-def amazon(config: Config, seed: int, gain: float) -> Problem:
+def _amazon(config: Config, seed: int, gain: float) -> Problem:
     """Stars of reviews: a task is a domain, the head sees its support, the encoder its queries."""
-    words, vectors = read_vectors(config)
+    words, vectors = _vectors(config)
     rows = [_reviews(domain, words, config) for domain in DOMAINS]
     draw = torch.Generator().manual_seed(seed)
     tasks = _tasks(rows[:-UNSEEN], TRAINING_TASKS, config, draw)
@@ -108,9 +114,9 @@ def amazon(config: Config, seed: int, gain: float) -> Problem:
     )
 
 
-def sentiment140(config: Config, seed: int, flipped: float) -> Problem:
+def _sentiment140(config: Config, seed: int, flipped: float) -> Problem:
     """Which tweets to trust: a weight for each of 60% of them, under a recurrent classifier; 20% are clean."""
-    words, vectors = read_vectors(config)
+    words, vectors = _vectors(config)
     datasets = require("datasets", extra="paper")
     found = datasets.load_dataset(TWEETS, revision="refs/convert/parquet", split="train").shuffle(seed=0)
     chosen = found.select(range(min(config.samples, len(found))))
@@ -125,40 +131,13 @@ def sentiment140(config: Config, seed: int, flipped: float) -> Problem:
     return cleaning(config, seed, flipped, model, [tokens[part] for part in rows], [labels[part] for part in rows], 2)
 
 
-def read_vectors(config: Config) -> tuple[dict[str, int], Tensor]:
-    """Places of words, from 1 on, and vectors; place 0 is no word, and its vector is zero."""
+def _vectors(config: Config) -> tuple[dict[str, int], Tensor]:
     if not config.vectors:
         raise ThroughlineError(
             f"dataset={config.dataset} needs word vectors: --set vectors=FILE, a text file with a word and its numbers "
             "in each line, such as glove.6B.300d.txt"
         )
-    file = Path(config.vectors).expanduser()
-    if not file.is_file():
-        raise ThroughlineError(f"vectors={config.vectors}: there is no such file")
-    words: dict[str, int] = {}
-    rows: list[np.ndarray] = []
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            word, *numbers = line.rstrip().split(" ")
-            try:
-                row = np.array(numbers, np.float32)
-            except ValueError:
-                row = np.zeros(0, np.float32)
-            if not len(row) or (rows and len(row) != len(rows[0])):
-                wanted = f"{len(rows[0])} numbers" if rows else "numbers"
-                raise ThroughlineError(f"vectors={file}, line {len(rows) + 1}: a word and {wanted} are wanted")
-            if word not in words:
-                words[word] = len(rows) + 1
-                rows.append(row)
-    if not rows:
-        raise ThroughlineError(f"vectors={file}: the file is empty")
-    return words, torch.from_numpy(np.concatenate([np.zeros((1, len(rows[0])), np.float32), np.stack(rows)]))
-
-
-def encode(texts: Iterable[str], words: dict[str, int], length: int) -> Tensor:
-    """Texts as places of their first known words, (n, length), with zeros behind."""
-    known = ([words[w] for w in text.lower().split() if w in words][:length] for text in texts)
-    return torch.tensor([row + [0] * (length - len(row)) for row in known], dtype=torch.int64).reshape(-1, length)
+    return read_vectors(config.vectors)
 
 
 def _reviews(domain: str, words: dict[str, int], config: Config) -> tuple[Tensor, Tensor]:

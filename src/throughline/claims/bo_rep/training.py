@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughline.claims.bo_rep.data import Config, Problem, Tree, kind
+from throughline.claims.bo_rep.config import Config, kind
+from throughline.claims.bo_rep.problems import Problem, Tree
 from throughline.core.bilevel import hypergradient, unroll
 from throughline.search.bilevel import BOREP
 

@@ -1,14 +1,15 @@
-"""What a denoiser's prior is worth ("What's in a Prior? Learned Proximal Networks for Inverse Problems", arXiv
-2310.14344): the paper's Laplace samples by default, the user's samples or images, MNIST and CelebA at paper scale.
-"""
+"""The lpn claim: its arms, scales and checks, and what one arm does on one seed."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from throughline.claims.lpn.data import Config, check, load
+from throughline.claims.lpn.config import Config
+from throughline.claims.lpn.data import load
+from throughline.claims.lpn.images import folder, on_images
+from throughline.claims.lpn.tasks import Task
 from throughline.claims.lpn.training import train
-from throughline.lab import Beats, Claim, Log, Quote, Results
-from throughline.lab.checks import Check, Measured, Outcome, Within
+from throughline.claims.shared.checks import WhereKnown
+from throughline.errors import ThroughlineError
+from throughline.lab import Beats, Claim, Log, Quote, Results, Within, require
 from throughline.lab.plots import curve_bands, paired_dots
 
 if TYPE_CHECKING:
@@ -19,28 +20,6 @@ LABELS = {
     "matching_loss": "proximal matching loss on held-out samples",
     "deblur_psnr": "PSNR of deblurred images (dB)",
 }
-
-
-@dataclass(frozen=True)
-class WhereKnown:
-    """A check against the known answer; where nothing is known but data, another one in its place."""
-
-    known: Check
-    otherwise: Check
-
-    @property
-    def metric(self) -> str:
-        return self.known.metric
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.known.arms, *self.otherwise.arms)))
-
-    def judge(self, results: Measured) -> Outcome:
-        known, other = (
-            any(results.values(check.metric, arm) for arm in check.arms) for check in (self.known, self.otherwise)
-        )
-        return (self.otherwise if other and not known else self.known).judge(results)
 
 
 class LearnsTheLogPrior(Claim):
@@ -111,11 +90,27 @@ class LearnsTheLogPrior(Claim):
     )
 
     def prepare(self, config: Config) -> None:
-        check(config)
+        for name in ("gammas", "table_gammas"):
+            if len(getattr(config, name)) != len(config.rates):
+                counts = f"{len(getattr(config, name))} and {len(config.rates)}"
+                raise ThroughlineError(f"{name} and rates must be as many, got {counts}")
+        self.task(config, 0)  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        task = load(config, seed)
+        task = self.task(config, seed)
         return task.measure(train(arm, task, config, seed, log), arm, log)
+
+    def task(self, config: Config, seed: int) -> Task:
+        """The task of a seed, alike in every arm."""
+        if config.dataset == "laplace" if config.data is None else config.data.kind == "table":
+            return load(config, seed)
+        require("deepinv", extra="imaging")
+        require("skimage.metrics", extra="imaging")
+        if config.data is not None:
+            return on_images(config, folder(config.data, seed), seed)
+        from throughline.claims.lpn import paper
+
+        return on_images(config, paper.pictures(config, seed), seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.lpn import figures as draw

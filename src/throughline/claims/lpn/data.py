@@ -1,114 +1,31 @@
-"""What the lpn claim trains on: the paper's Laplace samples, samples of the user's own, and what is known of them."""
+"""What the lpn claim trains on but for images: the paper's Laplace samples, of which all is known, and own tables."""
 
 import math
 import warnings
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from throughline.claims.lpn.config import Config
+from throughline.claims.lpn.tasks import Phase, Task, rises
 from throughline.data import DataError, Source
 from throughline.data.download import resolve
 from throughline.data.frames import read_frame
-from throughline.errors import ThroughlineError
-from throughline.lab import Log, require
+from throughline.lab import Log
 from throughline.physics.proximal import InputConvexMLP, LearnedProximalNetwork, proximal_matching_loss
 
-__all__ = ["Config", "Phase", "Task", "check", "load", "posterior_mean", "prior_values", "rises", "soft_threshold"]
+__all__ = ["load", "posterior_mean", "prior_values", "soft_threshold"]
 
 LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)  # noise on own samples, in multiples of σ
 MOST_COLUMNS = 64
 TABLE_CONVEXITY = 0.02  # μ: own samples may lie anywhere
 
 
-@dataclass(frozen=True)
-class Config:
-    """Sizes and rates, the same in every arm."""
-
-    dataset: Literal["laplace", "mnist", "celeba"] = "laplace"  # unless data is given
-    # samples of the generator, or rows of a table
-    hidden: int = 50
-    depth: int = 4
-    beta: float = 10.0
-    batch: int = 1000
-    pretrain: int = 4_000  # steps with l1
-    pretrain_rates: tuple[float, ...] = (1e-3, 1e-4)  # in equal parts
-    matching: int = 2_000  # steps of a stage of proximal matching
-    gammas: tuple[float, ...] = (0.5, 0.5, 0.4, 0.3, 0.2, 0.1)  # of the stages, for the generator's samples
-    table_gammas: tuple[float, ...] = (4.0, 2.0, 2.0, 1.0, 1.0, 0.5)  # in multiples of σ√d
-    rates: tuple[float, ...] = (1e-3, 1e-3, 3e-4, 3e-4, 1e-4, 1e-4)
-    table_sigma: float = 0.3  # noise on a table's columns, whose deviation is 1; on the generator's samples it is 1
-    # images
-    channels: int = 32
-    image_batch: int = 32
-    image_pretrain: int = 1_000
-    image_matching: int = 250
-    image_stages: int = 4  # γ is halved from one to the next
-    image_gamma_min: float = 0.08  # in multiples of √n, n values an image
-    image_rate: float = 1e-3  # a tenth of it in proximal matching
-    image_sigma: float = 0.1
-    scored: int = 16  # images that R is evaluated of
-    restored: int = 8  # images that are deblurred
-    blur: float = 1.0  # deviation in pixels
-    blur_noise: float = 0.02
-    denoisers: bool = False  # also deblur with deepinv's DnCNN and GS-DRUNet, whose weights are downloaded
-    root: str = ""  # paper scale: torchvision's folder
-    device: str = "cpu"
-    data: Source | None = None
-
-
-class Phase(NamedTuple):
-    """A part of training in the arm of proximal matching; no γ means l1."""
-
-    steps: int
-    lr: float
-    gamma: float | None
-
-
-class Task(NamedTuple):
-    """One data set for one seed, and all that is done with it."""
-
-    network: Callable[[], nn.Module]
-    draw: Callable[[torch.Generator, int], Tensor]  # clean samples
-    sigma: float
-    batch: int
-    phases: tuple[Phase, ...]
-    watch: Callable[[LearnedProximalNetwork], dict[str, float]]  # cheap, for the curves
-    measure: Callable[[LearnedProximalNetwork, str, Log], dict[str, float]]
-
-
-def check(config: Config) -> None:
-    """Fetch and read what the units will need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
-    for name in ("gammas", "table_gammas"):
-        if len(getattr(config, name)) != len(config.rates):
-            counts = f"{len(getattr(config, name))} and {len(config.rates)}"
-            raise ThroughlineError(f"{name} and rates must be as many, got {counts}")
-    for name in ("batch", "pretrain", "matching", "image_batch", "image_pretrain", "image_matching"):
-        if getattr(config, name) < 1:
-            raise ThroughlineError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if _pictures(config):
-        require("deepinv", extra="imaging")
-        require("skimage.metrics", extra="imaging")
-    load(config, 0)
-
-
 def load(config: Config, seed: int) -> Task:
-    """The task of a seed, alike in every arm."""
-    if _pictures(config):
-        from throughline.claims.lpn import images
-
-        return images.load(config, seed)
+    """The samples of the generator, or of the user's table."""
     return _laplace(config) if config.data is None else _table(config, config.data, seed)
-
-
-def _pictures(config: Config) -> bool:
-    return config.dataset != "laplace" if config.data is None else config.data.kind == "images"
 
 
 def _phases(config: Config, gammas: tuple[float, ...]) -> tuple[Phase, ...]:
@@ -229,13 +146,6 @@ def _table(config: Config, source: Source, seed: int) -> Task:
         watch=lambda f: {"matching_loss": matching(f)},
         measure=measure,
     )
-
-
-def rises(prior: Tensor, name: str = "noise") -> dict[str, float]:
-    """R by sample and level of corruption: its mean rise from none to each, and in how many steps the mean rises."""
-    means = prior.double().nanmean(0)
-    gained = (means - means[0]).tolist()
-    return {f"prior_rise_{name}": gained[-1], f"{name}_in_order": float((means.diff() > 0).double().mean())}
 
 
 def _samples(source: Source) -> Tensor:

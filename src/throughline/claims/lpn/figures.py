@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, subplots
+from throughline.lab.plots import arm_color, draw_band, first_kept, kept_by_arm, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,18 +23,14 @@ SHOWN = 5  # images of the strip
 
 def functions(results: Results) -> "Figure | None":
     """f and R of every arm over the truth: the mean over seeds, and a band from the lowest to the highest."""
-    runs = {arm: [k for s in results.seeds if "outputs" in (k := results.kept(arm, s))] for arm in results.arms}
-    runs = {arm: kept for arm, kept in runs.items() if kept}
+    runs = kept_by_arm(results, "outputs")
     if not runs:
         return None
     figure, axes = subplots(1, 2, size=(8.4, 3.6))
     for axis, (x, y) in zip(axes, (("inputs", "outputs"), ("points", "prior")), strict=True):
         for arm, kept in runs.items():
             values = np.stack([k[y] for k in kept])
-            color = arm_color(results, arm)
-            axis.plot(kept[0][x], values.mean(0), color=color, label=arm.replace("_", " "))
-            if len(values) > 1:
-                axis.fill_between(kept[0][x], values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
+            draw_band(axis, kept[0][x], values, arm_color(results, arm), arm.replace("_", " "))
         at = next(iter(runs.values()))[0][x]
         truth = np.abs(at) if y == "prior" else np.sign(at) * np.maximum(np.abs(at) - 1, 0)
         axis.plot(at, truth, label="prox of −log p" if y == "outputs" else "−log p", **TRUTH)
@@ -46,8 +42,7 @@ def functions(results: Results) -> "Figure | None":
 
 def violins(results: Results) -> "Figure | None":
     """R less its mean on clean samples, against corruption; all seeds together, one row for each arm."""
-    found = {arm: [k for s in results.seeds if "prior_noise" in (k := results.kept(arm, s))] for arm in results.arms}
-    found = {arm: kept for arm, kept in found.items() if kept}
+    found = kept_by_arm(results, "prior_noise")
     if not found:
         return None
     kinds = [kind for kind in KINDS if f"prior_{kind}" in next(iter(found.values()))[0]]
@@ -70,12 +65,10 @@ def violins(results: Results) -> "Figure | None":
 
 def strip(results: Results) -> "Figure | None":
     """Deblurred images of the first seed that has them all: blurred, total variation, each arm, truth."""
-    for seed in results.seeds:
-        kept = {arm: k for arm in results.arms if "restored" in (k := results.kept(arm, seed))}
-        if kept:
-            break
-    else:
+    found = first_kept(results, "restored")
+    if found is None:
         return None
+    kept = found[1]
     first = next(iter(kept.values()))
     rows = {"blurred": first["blurred"]}
     if "l2" in kept:  # which has measured what does without our network

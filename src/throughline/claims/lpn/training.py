@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughline.claims.lpn.data import Config, Phase, Task
+from throughline.claims.lpn.config import Config
+from throughline.claims.lpn.tasks import Phase, Task
 from throughline.lab import Log
 from throughline.physics.proximal import LearnedProximalNetwork, keep_convex, proximal_matching_loss
 

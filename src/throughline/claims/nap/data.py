@@ -2,112 +2,49 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from throughline.claims.nap.paper import hpob, xgboost
-from throughline.claims.nap.tables import DIGITS, SETS, SUBSAMPLES, svc_settings, svc_tables
+from throughline.claims.nap.config import Config
+from throughline.claims.nap.problems import Problem, Task
+from throughline.claims.shared.svm_tables import DIGITS, SETS, SUBSAMPLES, svc_settings, svc_tables
 from throughline.data import DataError, Source
 from throughline.data.cache import kept
 from throughline.errors import ThroughlineError
-from throughline.lab import require
 from throughline.search.meta_bo import gp_prior_tasks
 
-__all__ = ["Config", "Problem", "Task", "check", "load", "related"]
+__all__ = ["check", "load", "related"]
 
 
-@dataclass(frozen=True)
-class Config:
-    dataset: Literal["quadratics", "svc", "hpob", "xgboost"]  # unless data is given
-    horizon: int = 15
-    initial: int = 0  # random trials that every search starts from
-    test_sets: int = 8  # of the data sets of support vector machines, or of the quadratics
-    repetitions: int = 3  # of arms that draw at random
-    d_model: int = 64
-    num_layers: int = 2
-    nhead: int = 4
-    dim_feedforward: int = 128
-    num_bars: int = 50
-    candidates: int = 128  # of a training episode
-    related: int = 40  # tasks drawn from the process that is fitted to each table; 0 trains on the tables themselves
-    max_points: int = 256  # of a table that its process is fitted to
-    pretrain: int = 400  # gradient steps on the likelihood alone
-    pretrain_lr: float = 1e-3
-    iterations: int = 120
-    episodes: int = 8
-    epochs: int = 4
-    minibatch: int = 32
-    lr: float = 1e-3
-    warmup: int = 10
-    top_k: int = 10
-    gamma: float = 0.95
-    gae_lambda: float = 0.8
-    value_coef: float = 0.1
-    regret_floor: float = 1e-3
-    tables: str = ""  # folder of downloaded tables, of hpob and xgboost
-    spaces: tuple[str, ...] = ("5860", "4796", "5906", "5859", "5889", "5527")  # of hpob
-    device: str = "cpu"
-    data: Source | None = None
-
-
-class Task(NamedTuple):
-    """One search: settings and their outcomes, large ones wanted."""
-
-    name: str
-    x: Tensor  # (N, d) in [0, 1]
-    y: Tensor  # (N,), about in [0, 1]
-    start: tuple[int, ...] = ()  # the settings that searches on it start from, where a benchmark names them
-
-
-class Problem(NamedTuple):
-    """One space of settings."""
-
-    train: list[Task]
-    test: list[Task]
-
-
-def check(config: Config) -> None:
-    """Fetch and compute what `load` will need, so that a fault is one line before anything runs."""
-    require("botorch", extra="search")
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
-    for problem in load(config, 0):
-        for task in (*problem.train, *problem.test):
-            if len(task.y) < config.horizon:
-                cure = f"--set horizon={len(task.y)} or less"
-                raise DataError(
-                    f"{task.name}: {len(task.y)} different settings, the horizon is {config.horizon}; {cure}"
-                )
-            if bool((task.y == task.y[0]).all()):
-                raise DataError(f"{task.name}: every outcome is the same, and nothing can be searched; leave it out")
-        related(problem.train, config)
+def check(problem: Problem, config: Config) -> None:
+    """Refuse tables that cannot be searched, and compute what will be learned from, so that a fault is one line."""
+    if not problem.train or not problem.test:
+        raise ThroughlineError(
+            f"test_sets={config.test_sets} leave {len(problem.train)} tables to learn from, {len(problem.test)} to be "
+            "judged by, and both want one at least; give another number"
+        )
+    if config.d_model % config.nhead:
+        raise ThroughlineError(f"d_model must be a multiple of nhead={config.nhead}, got {config.d_model}")
+    for task in (*problem.train, *problem.test):
+        if len(task.y) < config.horizon:
+            cure = f"--set horizon={len(task.y)} or less"
+            raise DataError(f"{task.name}: {len(task.y)} different settings, the horizon is {config.horizon}; {cure}")
+        if bool((task.y == task.y[0]).all()):
+            raise DataError(f"{task.name}: every outcome is the same, and nothing can be searched; leave it out")
+    related(problem.train, config)
     if config.dataset == "svc" and config.data is None:  # which sets are for training depends on the seed
-        related([task for problem in load(config, 0) for task in problem.test], config)
+        related(problem.test, config)
 
 
 def load(config: Config, seed: int) -> list[Problem]:
-    """The problems of a seed, the same in every arm."""
+    """The user's tables, or the tables of support vector machines, or quadratics."""
     if config.data is not None:
         return [_leave_one_out(_own(config.data), seed)]
-    if config.dataset == "svc":
-        return [_svc(seed, config.test_sets)]
-    if config.dataset == "quadratics":
-        return [_quadratics(seed, config.test_sets)]
-    if config.dataset == "hpob":
-        return [
-            Problem(*([Task(*task) for task in tasks] for tasks in parts))
-            for parts in hpob(config.tables, config.spaces, seed)
-        ]
-    tasks = [Task(*task) for task in xgboost(config.tables)]
-    order = np.random.default_rng(seed).permutation(len(tasks))
-    test = {int(place) for place in order[: 14 * len(tasks) // 48]}
-    return [Problem(*([t for i, t in enumerate(tasks) if (i in test) == tested] for tested in (False, True)))]
+    return [_svc(seed, config.test_sets) if config.dataset == "svc" else _quadratics(seed, config.test_sets)]
 
 
 def related(tasks: Sequence[Task], config: Config) -> list[tuple[Tensor, Tensor]]:

@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from throughline.lab import Results
-from throughline.lab.plots import draw_bands, subplots
+from throughline.lab.plots import draw_bands, first_kept, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +28,8 @@ def regrets(results: Results) -> "Figure":
 
 def surfaces(results: Results) -> "Figure | None":
     """A row for each arm with a policy: what it would try next after 0, 3 and 8 trials, and what was there to find."""
-    kept = [(arm, k) for arm in ARMS for k in [_first(results, arm)] if k]
+    found = {arm: first_kept(results, "surfaces", [arm]) for arm in ARMS if arm in results.arms}
+    kept = [(arm, first[1][arm]) for arm, first in found.items() if first is not None]
     if not kept:
         return None
     (c_low, c_high), (g_low, g_high) = RANGES
@@ -65,8 +64,3 @@ def training(results: Results) -> "Figure | None":
     draw_bands(right, results, "run_return", ["nap"])
     right.set(xlabel="iterations", ylabel="discounted return of a run")
     return figure
-
-
-def _first(results: Results, arm: str) -> dict[str, np.ndarray]:
-    found = (results.kept(arm, seed) for seed in results.seeds if arm in results.arms)
-    return next((kept for kept in found if "surfaces" in kept), {})

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from throughline.claims.nap.config import Config
+from throughline.claims.nap.problems import Problem, Task
 from throughline.data import DataError
 
-__all__ = ["hpob", "xgboost"]
+__all__ = ["load"]
 
 HPOB = {
     "train": "meta-train-dataset.json",
@@ -31,11 +33,20 @@ ARRAYS = {  # all that a pickle may name
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }
-Row = tuple[str, Tensor, Tensor, tuple[int, ...]]
 Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def hpob(folder: str, spaces: Sequence[str], seed: int) -> list[tuple[list[Row], list[Row]]]:
+def load(config: Config, seed: int) -> list[Problem]:
+    """The problems of a seed: the spaces of HPO-B, or the tables of XGBoost, 14 of 48 of them to be judged by."""
+    if config.dataset == "hpob":
+        return _hpob(config.tables, config.spaces, seed)
+    tasks = _xgboost(config.tables)
+    order = np.random.default_rng(seed).permutation(len(tasks))
+    test = {int(place) for place in order[: 14 * len(tasks) // 48]}
+    return [Problem(*([t for i, t in enumerate(tasks) if (i in test) == tested] for tested in (False, True)))]
+
+
+def _hpob(folder: str, spaces: Sequence[str], seed: int) -> list[Problem]:
     """Training and test tasks of every space; searches start from the benchmark's initial points, five sets in turn."""
     files = {part: _file(folder, name, "hpob") for part, name in HPOB.items()}
     found = {part: json.loads(file.read_text(encoding="utf-8")) for part, file in files.items()}
@@ -50,7 +61,7 @@ def hpob(folder: str, spaces: Sequence[str], seed: int) -> list[tuple[list[Row],
         ends = inputs.min(0), inputs.max(0)
         starts = {name: sets[f"test{seed % 5}"] for name, sets in found["initializations"][space].items()}
         problems.append(
-            (
+            Problem(
                 [_hpob_task(f"{space}/{name}", table, ends, ()) for name, table in found["train"][space].items()],
                 [
                     _hpob_task(f"{space}/{name}", table, ends, starts[name])
@@ -61,7 +72,7 @@ def hpob(folder: str, spaces: Sequence[str], seed: int) -> list[tuple[list[Row],
     return problems
 
 
-def xgboost(folder: str) -> list[Row]:
+def _xgboost(folder: str) -> list[Task]:
     """All tables: six hyperparameters, and 1 − ``accs``, whose values are error rates: small ones are wanted."""
     files = sorted(Path(folder).expanduser().glob(XGBOOST)) if folder else []
     if not files:
@@ -69,13 +80,13 @@ def xgboost(folder: str) -> list[Row]:
     return [_xgboost_task(file) for file in files]
 
 
-def _hpob_task(name: str, table: Mapping[str, Any], ends: Ends, start: Sequence[int]) -> Row:
+def _hpob_task(name: str, table: Mapping[str, Any], ends: Ends, start: Sequence[int]) -> Task:
     x, y = _scaled(np.asarray(table["X"], float), ends), np.asarray(table["y"], float).ravel()
     first, place = _distinct(x)
-    return name, _tensor(x[first]), _tensor(y[first]), tuple(int(place[i]) for i in start)
+    return Task(name, _tensor(x[first]), _tensor(y[first]), tuple(int(place[i]) for i in start))
 
 
-def _xgboost_task(file: Path) -> Row:
+def _xgboost_task(file: Path) -> Task:
     with file.open("rb") as stream:
         try:
             found = _Arrays(stream).load()
@@ -87,7 +98,7 @@ def _xgboost_task(file: Path) -> Row:
     x, y = np.asarray(found["domain"], float), 1 - np.asarray(found["accs"], float).ravel()
     x = _scaled(x, (x.min(0), x.max(0)))
     first, _ = _distinct(x)
-    return file.stem, _tensor(x[first]), _tensor(y[first]), ()
+    return Task(file.stem, _tensor(x[first]), _tensor(y[first]))
 
 
 class _Arrays(pickle.Unpickler):

@@ -1,24 +1,17 @@
-"""Pointer networks against sequence-to-sequence models ("Pointer Networks", arXiv 1506.03134): hulls, tours and
-triangulations drawn as in the paper, or the user's own points.
-"""
+"""The pointer network claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from throughline.claims.pointer_net.data import Config, Split, check, load, task_of
-from throughline.claims.pointer_net.models import AttentionSequence, PlainSequence, decoded, train
-from throughline.data.planar import PlanarBatch, hull_scores, tour_length, triangulation_scores
-from throughline.discrete.pointer import PointerNetwork
+from throughline.claims.pointer_net.config import Config
+from throughline.claims.pointer_net.data import check, load
+from throughline.claims.pointer_net.models import network
+from throughline.claims.pointer_net.training import keep_pictures, score, summary, train
 from throughline.lab import Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PICTURES = 3  # instances
 
 
 class Pointing(Claim):
@@ -95,7 +88,7 @@ class Pointing(Claim):
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         split = load(arm, config, seed)
-        net = model(arm, config, split)
+        net = network(arm, config, split.seen[1])
         rate = getattr(config, f"{arm}_lr")
         steps = config.tour_steps if arm == "pointer_tour" else config.steps
         train(net, islice(split.batches, steps), steps=steps, lr=rate, momentumless=config.optimizer == "sgd", log=log)
@@ -123,46 +116,3 @@ class Pointing(Claim):
             "Loss on fresh hulls during training (mean, and range over seeds)": draw.losses(results),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
-
-
-def model(arm: str, config: Config, split: Split) -> nn.Module:
-    """The network of an arm; those with a fixed vocabulary are made for the size that they are trained on."""
-    if arm.startswith("pointer"):
-        return PointerNetwork(hidden_size=config.hidden, init_range=config.init_range).to(config.device)
-    kind = {"attention": AttentionSequence, "lstm": PlainSequence}[arm]
-    return kind(split.seen[1], config.hidden, init_range=config.init_range).to(config.device)
-
-
-def score(arm: str, net: nn.Module, test: PlanarBatch, config: Config) -> dict[str, float]:
-    """What an arm achieves on test instances; hulls greedily and without constraint, as the baselines have none."""
-    task = task_of(arm)
-    if task == "tsp":
-        tours = decoded(net, test, beam_size=config.beam, constraint="tour")
-        ours, best = (tour_length(test.points, tour).double().sum() for tour in (tours, test.targets))
-        return {"ratio": float(ours / best), "length": float(best)}
-    if task == "delaunay":
-        return triangulation_scores(decoded(net, test, beam_size=config.beam), test.targets)
-    return hull_scores(test.points, decoded(net, test), test.targets)
-
-
-def summary(arm: str, scores: list[dict[str, float]], split: Split) -> dict[str, float]:
-    """The metrics of an arm: at its largest size, or over all sizes of training for tours."""
-    if arm == "pointer_tour":
-        known = [s for s, test in zip(scores, split.tests, strict=True) if test.points.shape[1] <= split.seen[1]]
-        total = sum(s["length"] for s in known)
-        return {
-            "tour_ratio": sum(s["ratio"] * s["length"] for s in known) / total,
-            "far_tour_ratio": scores[-1]["ratio"],
-        }
-    prefix = {"pointer_lengths": "long", "pointer_triangles": "triangle"}.get(arm, "hull")
-    return {f"{prefix}_{name}": value for name, value in scores[-1].items()}
-
-
-@torch.no_grad()
-def keep_pictures(net: nn.Module, test: PlanarBatch, log: Log) -> None:
-    """The first test instances with what was decoded, and the pointer's probabilities along the first target."""
-    some = PlanarBatch(*(part[:PICTURES] for part in test))
-    log.keep(points=some.points, truth=some.targets, found=decoded(net, some))
-    if isinstance(net, PointerNetwork):
-        steps = int((some.targets[0] >= 0).sum()) + 1
-        log.keep(distribution=net(some.points[:1], some.targets[:1, :steps])[0].softmax(-1))

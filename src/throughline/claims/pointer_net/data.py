@@ -1,54 +1,23 @@
 """Instances for each arm of the pointer network claim: drawn as in the paper, or the user's file."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from throughline.claims.pointer_net.config import Config, Task, task_of
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, label_planar, make_planar
 from throughline.discrete.pointer import PAD
 from throughline.errors import ThroughlineError
 
-__all__ = ["Config", "Split", "check", "load", "task_of"]
+__all__ = ["Split", "check", "load"]
 
 POOL = 16  # batches that are drawn together
 TEST = 0.25  # of the user's instances
 FEWEST = 8  # instances of the user's
-
-Task = Literal["hull", "delaunay", "tsp"]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of the experiment; the learning rate was searched for each arm."""
-
-    points: int = 8  # of the hulls of one size
-    lengths: tuple[int, int] = (5, 10)  # of the hulls that pointer_lengths trains on
-    tested_lengths: tuple[int, ...] = (5, 8, 10, 15, 20)  # the last is the claim's
-    cities: tuple[int, int] = (5, 8)
-    tested_cities: tuple[int, ...] = (5, 6, 7, 8, 10, 12)
-    triangulated: int = 5
-    hidden: int = 64
-    init_range: float = 0.2
-    steps: int = 4_000
-    tour_steps: int = 8_000  # the rule of tours is learned later than that of hulls
-    batch: int = 128
-    test: int = 2_000  # instances of each size
-    beam: int = 4  # of tours and triangulations
-    attention_lr: float = 1e-2
-    lstm_lr: float = 1e-2
-    pointer_lr: float = 1e-2
-    pointer_lengths_lr: float = 1e-2
-    pointer_tour_lr: float = 1e-2
-    pointer_triangles_lr: float = 1e-2
-    optimizer: Literal["adam", "sgd"] = "adam"
-    pairs: int = 0  # of a training set that is drawn once; fresh instances at every step without
-    device: str = "cpu"
-    data: Source | None = None
 
 
 class Split(NamedTuple):
@@ -59,15 +28,18 @@ class Split(NamedTuple):
     seen: tuple[int, int]  # the sizes of training instances
 
 
-def task_of(arm: str) -> Task:
-    """The problem that an arm learns."""
-    return {"pointer_tour": "tsp", "pointer_triangles": "delaunay"}.get(arm, "hull")  # type: ignore[return-value]
-
-
 def check(config: Config, arms: tuple[str, ...]) -> None:
     """Read the user's file for every arm, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    for name in ("lengths", "cities"):
+        low, high = getattr(config, name)
+        if low > high:
+            raise ThroughlineError(
+                f"{name} must be the least and the most, got {low} and {high}; --set {name}=[{high},{low}]"
+            )
+    if 0 < config.pairs < config.batch:
+        raise ThroughlineError(
+            f"pairs={config.pairs} do not fill a batch of {config.batch}; --set batch={config.pairs}"
+        )
     if config.data is not None:
         for arm in arms:
             if task_of(arm) != "tsp":  # no tour is impossible, and the exact ones take their time

@@ -1,13 +1,13 @@
 """Pictures of the pointer network claim, from stored results."""
 
-from typing import Any
-
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from throughline.data.planar import hull_scores
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, draw_bands, subplots
+from throughline.lab.plots import arm_color, bare, draw_band, draw_bands, kept_by_arm, subplots
 
 __all__ = ["distribution", "hulls", "losses", "sizes"]
 
@@ -30,7 +30,7 @@ def hulls(results: Results) -> Figure | None:
         _polygon(axes[row, 0], xy, truth, GREY)
         for column, arm in enumerate(arms, start=1):
             found = kept[arm]["found"][row]
-            _polygon(axes[row, column], xy, found, arm_color(results, arm), _cycle(found) == _cycle(truth))
+            _polygon(axes[row, column], xy, found, arm_color(results, arm), _is_hull(xy, found, truth))
     for axis, title in zip(axes[0], ("hull", *arms), strict=True):
         axis.set_title(title)
     return figure
@@ -44,41 +44,36 @@ def _polygon(
     axis.plot(*xy[[*around, *around[:1]]].T, color=color, linestyle="-" if right else "--")
     for place, corner in enumerate(xy[around] if numbered else (), start=1):
         axis.annotate(str(place), corner, (3, 3), textcoords="offset points", fontsize=7, color=color)
-    axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.spines[:].set_visible(False)
+    bare(axis)
+    axis.set_aspect("equal")
     if not right:
         axis.set_xlabel("not the hull")
 
 
-def _cycle(sequence: np.ndarray) -> list[int]:
-    around = [int(i) for i in sequence if i >= 0]
-    if not around:
-        return []
-    start = around.index(min(around))
-    turned = around[start:] + around[:start]
-    return min(turned, turned[:1] + turned[1:][::-1])
+def _is_hull(xy: np.ndarray, found: np.ndarray, truth: np.ndarray) -> bool:
+    return hull_scores(*(torch.from_numpy(part)[None] for part in (xy, found, truth)))["accuracy"] == 1
 
 
 def sizes(results: Results) -> Figure | None:
     """What becomes of hulls and tours beyond the sizes of training."""
-    hull = _kept(results, "pointer_lengths")
-    tour = _kept(results, "pointer_tour")
-    panels: list[tuple[list[dict[str, Any]], str, str, str]] = []
-    if hull:
-        panels += [(hull, "accuracy", "share of hulls right", "pointer_lengths")]
-        panels += [(hull, "area", "area covered", "pointer_lengths")]
-    if tour:
-        panels += [(tour, "ratio", "tour over the shortest", "pointer_tour")]
+    kept = kept_by_arm(results, "sizes", ("pointer_lengths", "pointer_tour"))
+    panels = [
+        (kept[arm], name, label, arm)
+        for arm, name, label in (
+            ("pointer_lengths", "accuracy", "share of hulls right"),
+            ("pointer_lengths", "area", "area covered"),
+            ("pointer_tour", "ratio", "tour over the shortest"),
+        )
+        if arm in kept
+    ]
     if not panels:
         return None
     figure, axes = subplots(1, len(panels), size=(2.9 * len(panels) + 0.4, 3.0), squeeze=False)
-    for axis, (kept, name, label, arm) in zip(axes[0], panels, strict=True):
-        x, (low, high) = kept[0]["sizes"], kept[0]["seen"]
-        values = np.stack([k[name] for k in kept if np.array_equal(k["sizes"], x)])
-        color = arm_color(results, arm)
+    for axis, (runs, name, label, arm) in zip(axes[0], panels, strict=True):
+        x, (low, high) = runs[0]["sizes"], runs[0]["seen"]
+        values = np.stack([run[name] for run in runs if np.array_equal(run["sizes"], x)])
         axis.axvspan(low - 0.25, high + 0.25, color=GREY, alpha=0.18, linewidth=0)
-        axis.plot(x, values.mean(0), "o-", color=color, markersize=4)
-        axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+        draw_band(axis, x, values, arm_color(results, arm), style="o-")
         axis.set(xlabel="points", ylabel=label)
         for check in results.claim.checks:
             bound = getattr(check, "at_least", None) or getattr(check, "at_most", None)
@@ -88,17 +83,12 @@ def sizes(results: Results) -> Figure | None:
     return figure
 
 
-def _kept(results: Results, arm: str) -> list[dict[str, Any]]:
-    if arm not in results.arms:
-        return []
-    return [kept for seed in results.seeds if (kept := results.kept(arm, seed))]
-
-
 def distribution(results: Results) -> Figure | None:
     """Where the pointer points, step by step, on the first instance shown."""
-    kept = next(iter(_kept(results, "pointer")), None)
-    if kept is None:
+    runs = kept_by_arm(results, "distribution", ("pointer",)).get("pointer")
+    if runs is None:
         return None
+    kept = runs[0]
     p, truth = kept["distribution"], kept["truth"][0]
     around = [int(i) for i in truth if i >= 0]
     figure, (left, right) = subplots(1, 2, size=(6.4, 2.9), width_ratios=(2, 3))

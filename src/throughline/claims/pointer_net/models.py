@@ -1,20 +1,14 @@
-"""The two baselines of pointer networks, and the training that all arms share."""
-
-from collections.abc import Iterable
+"""The two baselines of pointer networks, and the network of each arm."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from throughline.data.planar import PlanarBatch
+from throughline.claims.pointer_net.config import Config
 from throughline.discrete.pointer import PAD, PointerAttention, PointerNetwork
-from throughline.lab import Log
 
-__all__ = ["AttentionSequence", "PlainSequence", "decoded", "nll", "train"]
+__all__ = ["AttentionSequence", "PlainSequence", "network"]
 
 State = tuple[Tensor, Tensor]
-CLIP = 2.0  # of the gradient's norm, the paper's
-ROWS = 512  # instances that are decoded together
 
 
 class PlainSequence(nn.Module):
@@ -122,43 +116,9 @@ def _inputs(start: Tensor, points: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([start.expand(len(points), 1, -1), previous], 1)
 
 
-def nll(model: nn.Module, batch: PlanarBatch) -> Tensor:
-    """Mean negative log-likelihood of the targets' symbols, the end among them."""
-    more = {"lengths": batch.lengths} if isinstance(model, PointerNetwork) else {}
-    logits = model(batch.points, batch.targets, **more)
-    last = logits.shape[-1] - 1
-    columns = torch.where(batch.targets == -1, last, batch.targets)
-    return F.cross_entropy(logits.flatten(0, 1), columns.flatten(), ignore_index=PAD)
-
-
-def decoded(model: nn.Module, batch: PlanarBatch, **options: object) -> Tensor:
-    """Decoded sequences of a batch of any size, ``(B, m)``."""
-    parts = []
-    for points, lengths in zip(torch.split(batch.points, ROWS), torch.split(batch.lengths, ROWS), strict=True):
-        if isinstance(model, PointerNetwork):
-            parts.append(model.decode(points, lengths=lengths, **options).sequences)  # type: ignore[arg-type]
-        else:
-            parts.append(model.decode(points))  # type: ignore[operator]
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([F.pad(part, (0, width - part.shape[1]), value=PAD) for part in parts])
-
-
-def train(
-    model: nn.Module, batches: Iterable[PlanarBatch], *, steps: int, lr: float, momentumless: bool, log: Log
-) -> None:
-    """Adam with a rate that falls to 0 in a line, or the paper's plain SGD."""
-    weights = list(model.parameters())
-    if momentumless:
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, lr=lr)
-        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    else:
-        optimizer = torch.optim.Adam(weights, lr=lr, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)  # type: ignore[assignment]
-    for step, batch in enumerate(batches):
-        loss = nll(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, CLIP)
-        optimizer.step()
-        schedule.step()
-        log(step, of=steps, **({"loss": loss} if step % max(1, steps // 100) == 0 else {}))
+def network(arm: str, config: Config, size: int) -> nn.Module:
+    """The network of an arm; those with a fixed vocabulary are made for the ``size`` that they are trained on."""
+    if arm.startswith("pointer"):
+        return PointerNetwork(hidden_size=config.hidden, init_range=config.init_range).to(config.device)
+    kind = {"attention": AttentionSequence, "lstm": PlainSequence}[arm]
+    return kind(size, config.hidden, init_range=config.init_range).to(config.device)

@@ -1,13 +1,12 @@
-"""Self-tuning networks against random search ("Self-Tuning Networks: Bilevel Optimization of Hyperparameters using
-Structured Best-Response Functions", arXiv 1903.03088): MNIST by default, the user's table or image folder, CIFAR-10 and
-the Penn Treebank at paper scale.
-"""
+"""The stn claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
-from throughline.claims.stn.data import Config, check, load
+from throughline.claims.stn.config import Config
+from throughline.claims.stn.data import load
+from throughline.claims.stn.tasks import Task
 from throughline.claims.stn.training import ARMS, Trainer
-from throughline.lab import Beats, Claim, Costs, Log, Quote, Results
+from throughline.lab import Beats, Claim, Costs, Log, Quote, Results, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -83,10 +82,20 @@ class TunesWhileTraining(Claim):
     )
 
     def prepare(self, config: Config) -> None:
-        check(config)
+        if config.search != "random":
+            require("optuna", extra="search")
+        self.task(config, 0)  # what the units will need is fetched and read: a fault is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        return ARMS[arm](Trainer(load(config, seed), config, seed, log))
+        return ARMS[arm](Trainer(self.task(config, seed), config, seed, log))
+
+    def task(self, config: Config, seed: int) -> Task:
+        """The task of a seed, alike in every arm."""
+        if config.data is None and config.dataset in ("cifar10", "ptb"):
+            from throughline.claims.stn import paper
+
+            return paper.load(config, seed)
+        return load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.stn import figures as draw

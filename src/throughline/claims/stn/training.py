@@ -1,7 +1,6 @@
 """The arms of the stn claim: self-tuning, and searches over plain networks of the same size."""
 
 import copy
-import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -9,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from throughline.claims.stn.data import Config, Task, Values, started
+from throughline.claims.shared.clocks import clock_of
+from throughline.claims.stn.config import Config
+from throughline.claims.stn.tasks import Task, Values, started
 from throughline.errors import ThroughlineError
 from throughline.lab import Log, require
 from throughline.search.best_response import HyperparameterSpace, SelfTuner, SelfTuningNetwork, convert
@@ -28,8 +29,7 @@ class Best:
         self.task, self.config, self.log = task, config, log
         self.network: nn.Module | None = None
         self.loss, self.since, self.rate = float("inf"), 0, float("inf")
-        # on a GPU this process mostly waits
-        self.clock = time.perf_counter if config.device.startswith("cuda") else time.process_time
+        self.clock = clock_of(config.device)
         self.began, self.course = self.clock(), [[0.0, float("inf")]]
 
     def look(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, own: float = float("inf")) -> float:
