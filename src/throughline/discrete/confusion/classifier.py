@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from throughline.core._checks import integer
+from throughline.core.checks import integer
 from throughline.discrete.confusion.counts import check_options, count
 from throughline.discrete.confusion.metrics import Metric, find_metric
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from throughline.core._checks import check_floating, check_tensor, readable
+from throughline.core.checks import check_floating, check_tensor, readable
 
 __all__ = ["Confusion", "soft_confusion"]
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from throughline.core._checks import check_tensor
+from throughline.core.checks import check_tensor
 from throughline.discrete.confusion.counts import Confusion
 
 __all__ = [

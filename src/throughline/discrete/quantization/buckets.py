@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from throughline.core._checks import readable
+from throughline.core.checks import readable
 
 __all__ = [
     "Codes",

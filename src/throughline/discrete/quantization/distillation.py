@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughline.core._checks import check_floating, check_tensor, integer
+from throughline.core.checks import check_floating, check_tensor, integer
 
 __all__ = ["allocate_levels", "distillation_loss"]
 

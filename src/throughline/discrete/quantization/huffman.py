@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from throughline.core._checks import check_tensor
+from throughline.core.checks import check_tensor
 
 __all__ = ["huffman_lengths"]
 

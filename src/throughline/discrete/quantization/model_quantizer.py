@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from throughline.core._checks import integer
 from throughline.core._modules import plain_name
+from throughline.core.checks import integer
 from throughline.discrete.quantization.buckets import Codes, encode
 from throughline.discrete.quantization.huffman import huffman_lengths
 from throughline.discrete.quantization.rounding import check_buckets, check_weight

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from throughline.core._checks import integer
+from throughline.core.checks import integer
 from throughline.discrete.quantization.model_quantizer import MOST_BITS, CompressedSize, ModelQuantizer, Select
 from throughline.discrete.quantization.rounding import quantile_points, round_to_levels, round_to_points
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughline.core._checks import check_floating, integer, readable
+from throughline.core.checks import check_floating, integer, readable
 from throughline.discrete.quantization.buckets import (
     check_range,
     extent,
