@@ -1,7 +1,7 @@
 """AnyLoss as a scikit-learn estimator (arXiv 2405.14745): a linear model or small network fitted to a metric."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from throughline.core.checks import integer
 from throughline.discrete.confusion.counts import check_options, count
 from throughline.discrete.confusion.metrics import Metric, find_metric
 
@@ -29,7 +30,7 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         metric: a name or function as for `metric_loss`.
-        hidden_layer_sizes: widths of hidden layers; none is the linear model.
+        hidden_layer_sizes: widths of hidden layers, or the width of one; none is the linear model.
         amplification: L, positive and finite, or None.
         alpha: squared-norm penalty on the weights as in `sklearn.neural_network.MLPClassifier`, not negative.
         learning_rate_init: of Adam, positive.
@@ -56,7 +57,7 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         metric: Metric = "f1",
         *,
-        hidden_layer_sizes: tuple[int, ...] = (),
+        hidden_layer_sizes: int | Sequence[int] = (),
         amplification: float | None = 73.0,
         alpha: float = 0.0,
         learning_rate_init: float = 0.01,
@@ -80,6 +81,7 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train afresh.
 
         Raises:
+            TypeError: a count that is no integer.
             ValueError: other than two classes, ``pos_label`` not among them, an option out of range, values that are
                 not finite, or negative or only zero weights.
         """
@@ -99,7 +101,7 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._sign = 1.0 if positive == 1 else -1.0
         self._train(_tensor(rows), _tensor(target), None if weight is None else _tensor(weight))
         self.n_iter_ = self.max_iter
-        if not self.hidden_layer_sizes:
+        if not self._widths():
             weights, bias = (parameter.detach().numpy() for parameter in self.network_.parameters())
             self.coef_, self.intercept_ = self._sign * weights, self._sign * bias
         return self
@@ -107,7 +109,7 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _train(self, rows: Tensor, target: Tensor, weight: Tensor | None) -> None:
         score = find_metric(self.metric)
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        network = _network(rows.shape[1], tuple(self.hidden_layer_sizes), generator)
+        network = _network(rows.shape[1], self._widths(), generator)
         penalised = [parameter for parameter in network.parameters() if parameter.ndim == 2]
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init, fused=True)
         self.loss_curve_ = []
@@ -168,16 +170,23 @@ class MetricClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check_options(self) -> None:
         find_metric(self.metric)
         check_options(self.amplification)
-        if self.batch_size is not None and self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, or None for all rows, got {self.batch_size}")
-        if self.max_iter < 1:
+        if self.batch_size is not None:
+            wanted = "an integer, or None for all rows"
+            if integer("batch_size", self.batch_size, wanted) < 2:
+                raise ValueError(f"batch_size must be at least 2, or None for all rows, got {self.batch_size}")
+        if integer("max_iter", self.max_iter) < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
         if not 0 < self.learning_rate_init < math.inf:
             raise ValueError(f"learning_rate_init must be positive and finite, got {self.learning_rate_init}")
         if not 0 <= self.alpha < math.inf:
             raise ValueError(f"alpha must be finite and not negative, got {self.alpha}")
-        if any(size < 1 for size in self.hidden_layer_sizes):
+        if any(size < 1 for size in self._widths()):
             raise ValueError(f"hidden_layer_sizes must hold widths of at least 1, got {self.hidden_layer_sizes}")
+
+    def _widths(self) -> tuple[int, ...]:
+        sizes: Any = self.hidden_layer_sizes
+        listed = sizes if np.iterable(sizes) else [sizes]
+        return tuple(integer("hidden_layer_sizes", size, "an integer, or several") for size in listed)
 
 
 def _tensor(values: NDArray[np.float64]) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_floating, check_tensor, readable
+
 __all__ = ["Confusion", "soft_confusion"]
 
 Dims = tuple[int, ...] | None
@@ -53,7 +55,7 @@ def soft_confusion(
         (half precision cannot count). Differentiable in ``input``, ``target`` and ``weight``, twice.
 
     Raises:
-        TypeError: ``input`` is not floating point.
+        TypeError: ``input`` is not floating point, or something is no tensor.
         ValueError: shapes that differ (none is broadcast but that of ``weight``), an empty ``input``, or values out of
             range. Reading values waits for the device; a compiled call does not look at them.
 
@@ -208,8 +210,10 @@ def _quick_slope(p: Tensor, steepness: float | None, from_logits: bool) -> Tenso
 
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, from_logits: bool) -> None:
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating("input", input)
+    check_tensor("target", target)
+    if weight is not None:
+        check_tensor("weight", weight)
     if input.shape != target.shape:
         raise ValueError(
             f"input and target must have one shape, got input {tuple(input.shape)} and target {tuple(target.shape)}"
@@ -218,7 +222,7 @@ def _check(input: Tensor, target: Tensor, weight: Tensor | None, from_logits: bo
         raise ValueError(f"input must not be empty, got shape {tuple(input.shape)}")
     if weight is not None and not _fits(weight.shape, input.shape):
         raise ValueError(f"weight must broadcast to {tuple(input.shape)}, got shape {tuple(weight.shape)}")
-    if _transformed() or input.is_meta:
+    if not readable(input):
         return
     ranges = [("target", target, 1.0, "in [0, 1]")]
     if not from_logits:

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_tensor
 from throughline.discrete.confusion.counts import Confusion
 
 __all__ = [
@@ -156,6 +157,8 @@ def find_metric(metric: Metric) -> Callable[[Confusion], Tensor]:
 
 
 def _floating(c: Confusion) -> Confusion:
+    for name, one in zip(Confusion._fields, c, strict=True):
+        check_tensor(name, one)
     if c.tp.is_floating_point():
         return c
     return Confusion(*(one.to(torch.get_default_dtype()) for one in c))

@@ -47,7 +47,7 @@ def beam_search(
         if bool(ended[:, 0].all()):
             break
     found = score[:, 0]
-    sequences = prefix[:, 0].masked_fill((found == -torch.inf).unsqueeze(-1), PAD)
+    sequences = prefix[:, 0].masked_fill(~(found > -torch.inf).unsqueeze(-1), PAD)  # NaN is no likelihood either
     longest = int((sequences != PAD).sum(-1).max())
     return sequences[:, :longest], found
 

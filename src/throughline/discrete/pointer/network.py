@@ -1,4 +1,4 @@
-"""Attention that points, and the network around it."""
+"""The network that points: encoder, decoder, attention over the input, and likely sequences by beam search."""
 
 import math
 from collections.abc import Callable
@@ -8,84 +8,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from throughline.core.checks import check_floating, check_tensor, integer
+from throughline.discrete.pointer.attention import PointerAttention
 from throughline.discrete.pointer.beam import CONSTRAINTS, PAD, Allowed, State, beam_search
-from throughline.discrete.pointer.scores import additive_scores
 
-__all__ = ["STOP", "PointerAttention", "PointerDecoding", "PointerNetwork"]
+__all__ = ["STOP", "PointerDecoding", "PointerNetwork"]
 
 STOP = -1  # the end of a sequence, in targets; PAD = -100 fills up behind it, in targets and in decoded sequences
 Constraint = Literal["tour", "polygon", "triangles"] | Callable[[Tensor, Tensor], Tensor]
-
-
-class PointerAttention(nn.Module):
-    """Scores of every key for every query, u = vᵀ tanh(W1 key + W2 query) (eq. 3), as logits over the keys.
-
-    "Pointer Networks", arXiv 1506.03134. The three maps have no bias. It goes on top of any encoder: the keys are its
-    hidden states, and there is a query for each thing to be pointed at.
-
-    Args:
-        key_dim: k, the width of the keys.
-        query_dim: q, that of the queries; k if None.
-        hidden_dim: of the tanh layer; k if None.
-
-    Raises:
-        ValueError: a width is not positive.
-
-    >>> span = PointerAttention(8, hidden_dim=16)  # the start and the end of an answer among 5 tokens
-    >>> span(torch.zeros(3, 2, 8), torch.zeros(3, 5, 8)).shape
-    torch.Size([3, 2, 5])
-    """
-
-    def __init__(self, key_dim: int, query_dim: int | None = None, *, hidden_dim: int | None = None) -> None:
-        super().__init__()
-        query_dim = key_dim if query_dim is None else query_dim
-        hidden_dim = key_dim if hidden_dim is None else hidden_dim
-        if min(key_dim, query_dim, hidden_dim) < 1:
-            widths = f"{key_dim}, {query_dim} and {hidden_dim}"
-            raise ValueError(f"key_dim, query_dim and hidden_dim must be at least 1, got {widths}")
-        self.key = nn.Linear(key_dim, hidden_dim, bias=False)
-        self.query = nn.Linear(query_dim, hidden_dim, bias=False)
-        self.score = nn.Linear(hidden_dim, 1, bias=False)
-
-    def forward(self, queries: Tensor, keys: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """``(..., m, q)`` and ``(..., n, k)`` to logits ``(..., m, n)``.
-
-        Args:
-            queries: what looks.
-            keys: what can be pointed at.
-            mask: bool, True where it may; ``(..., n)``, or ``(..., m, n)``. Elsewhere the logit is -∞, in whole rows
-                too.
-
-        Raises:
-            TypeError: ``mask`` is not bool.
-            ValueError: widths, leading shapes or the shape of ``mask`` do not fit.
-        """
-        self._check(queries, keys)
-        logits = self.point(queries, self.key(keys))
-        if mask is None:
-            return logits
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask must be bool, got {mask.dtype}")
-        if mask.shape == logits.shape[:-2] + logits.shape[-1:]:
-            mask = mask.unsqueeze(-2)
-        elif mask.shape != logits.shape:
-            *batch, m, n = logits.shape
-            raise ValueError(f"mask must be {(*batch, n)} or {(*batch, m, n)}, got {tuple(mask.shape)}")
-        return logits.masked_fill(~mask, -torch.inf)
-
-    def point(self, queries: Tensor, projected: Tensor) -> Tensor:
-        """Logits over keys that went through `key` already: ``(..., m, q)``, ``(..., n, h)`` to ``(..., m, n)``."""
-        query = self.query(queries)
-        return additive_scores(query, projected, self.score.weight[0].to(query.dtype))
-
-    def _check(self, queries: Tensor, keys: Tensor) -> None:
-        for name, x, width in (("queries", queries, self.query.in_features), ("keys", keys, self.key.in_features)):
-            if x.ndim < 2 or x.shape[-1] != width:
-                raise ValueError(f"{name} must be (..., {name[0]}, {width}), got {tuple(x.shape)}")
-        if queries.shape[:-2] != keys.shape[:-2]:
-            raise ValueError(
-                f"queries and keys must have one leading shape, got {tuple(queries.shape)} and {tuple(keys.shape)}"
-            )
 
 
 class PointerDecoding(NamedTuple):
@@ -104,6 +34,9 @@ class PointerNetwork(nn.Module):
     A target is a row of positions, `STOP` at its end and `PAD` behind it. Logits have a column for every input element
     and a last one for `STOP`.
 
+    Autocast does not reach inside, where likelihoods of long sequences add up: for the speed of a short dtype convert
+    the network and its inputs.
+
     Args:
         input_dim: D, the width of an input element.
         hidden_size: H, of encoder, decoder and pointer; the paper takes 256 or 512.
@@ -111,6 +44,7 @@ class PointerNetwork(nn.Module):
             larger one (0.2) learns much sooner.
 
     Raises:
+        TypeError: a width is no integer.
         ValueError: an argument is out of range.
 
     >>> points = torch.rand(4, 6, 2)
@@ -124,6 +58,7 @@ class PointerNetwork(nn.Module):
 
     def __init__(self, input_dim: int = 2, hidden_size: int = 512, *, init_range: float = 0.08) -> None:
         super().__init__()
+        input_dim, hidden_size = integer("input_dim", input_dim), integer("hidden_size", hidden_size)
         if min(input_dim, hidden_size) < 1:
             raise ValueError(f"input_dim and hidden_size must be at least 1, got {input_dim} and {hidden_size}")
         if not 0 < init_range < math.inf:
@@ -145,29 +80,35 @@ class PointerNetwork(nn.Module):
         """Logits of every step, given the targets before it.
 
         Args:
-            inputs: ``(B, n, D)``, floating point.
+            inputs: ``(B, n, D)``, floating point, B >= 1.
             targets: ``(B, m)``, integers: positions, `STOP` and `PAD`.
-            lengths: ``(B,)``, how many of the n are there; all if None. The others have no influence on anything.
+            lengths: ``(B,)``, how many of the n are there, in a list too; all if None. The others have no influence on
+                anything.
 
         Returns:
             ``(B, m, n + 1)``; -∞ in the columns of elements that are not there. Rows after `STOP` mean nothing.
 
         Raises:
-            TypeError: ``targets`` or ``lengths`` are not integers.
-            ValueError: a shape does not fit, a target points outside its instance, or a length is not in 1 … n.
+            TypeError: ``inputs`` are not floating point, ``targets`` or ``lengths`` are not integers.
+            ValueError: a shape does not fit, a target points outside its instance or goes on behind its `STOP`, or a
+                length is not in 1 … n.
         """
         lengths = self._lengths(inputs, lengths)
         _check_targets(targets, lengths)
-        memory, state, there = self._encode(inputs, lengths)
-        previous = inputs.gather(1, targets[:, :-1].clamp_min(0).unsqueeze(-1).expand(-1, -1, inputs.shape[-1]))
-        first = self.start.to(inputs.dtype).expand(len(inputs), 1, -1)
-        decoded, _ = self.decoder(torch.cat([first, previous], 1), state)
-        logits: Tensor = self.pointer(decoded, memory, mask=there)
+        with torch.autocast(inputs.device.type, enabled=False):
+            inputs = self._own_precision(inputs)
+            memory, state, there = self._encode(inputs, lengths)
+            previous = inputs.gather(1, targets[:, :-1].clamp_min(0).unsqueeze(-1).expand(-1, -1, inputs.shape[-1]))
+            first = self.start.to(inputs.dtype).expand(len(inputs), 1, -1)
+            decoded, _ = self.decoder(torch.cat([first, previous], 1), state)
+            logits: Tensor = self.pointer(decoded, memory, mask=there)
         return logits
 
     def log_prob(self, inputs: Tensor, targets: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """Log-likelihood of every target with its `STOP`: ``(B,)``. Arguments and errors are those of `forward`."""
-        log_p: Tensor = self(inputs, targets, lengths=lengths).log_softmax(-1)
+        logits = self(inputs, targets, lengths=lengths)
+        with torch.autocast(logits.device.type, enabled=False):
+            log_p: Tensor = logits.log_softmax(-1)
         column = torch.where(targets < 0, inputs.shape[1], targets)
         each = log_p.gather(-1, column.unsqueeze(-1)).squeeze(-1)
         return each.masked_fill(targets == PAD, 0).sum(-1)
@@ -188,7 +129,7 @@ class PointerNetwork(nn.Module):
         candidates out. All beams of all instances advance in one operation a step.
 
         Args:
-            inputs: ``(B, n, D)``, floating point.
+            inputs: ``(B, n, D)``, floating point, and finite where ``lengths`` say that there is something.
             lengths: ``(B,)``, as in `forward`.
             beam_size: k, at least 1.
             max_steps: where a sequence is cut off, without its end in ``log_prob``; n + 1 for tours and polygons, 6n
@@ -199,16 +140,24 @@ class PointerNetwork(nn.Module):
                 of what may follow. Without any sequence that it allows, an instance gets log-probability -∞.
 
         Raises:
-            TypeError: ``lengths`` are not integers, or a function's mask is not bool.
-            ValueError: a shape does not fit, an argument is out of range, or fewer than three elements for polygons or
-                triangles.
+            TypeError: ``inputs`` are not floating point, a number or ``lengths`` are not integers, or a function's mask
+                is not bool.
+            ValueError: a shape does not fit, an argument is out of range, ``inputs`` are NaN or infinite, or fewer than
+                three elements for polygons or triangles.
         """
-        width = inputs.shape[1] if inputs.ndim == 3 else 0
         lengths = self._lengths(inputs, lengths)
-        allowed, steps = _constraint(constraint, width, lengths)
-        steps = steps if max_steps is None else max_steps
+        _check_finite(inputs, lengths)
+        allowed, steps = _constraint(constraint, inputs.shape[1], lengths)
+        steps = steps if max_steps is None else integer("max_steps", max_steps)
+        beam_size = integer("beam_size", beam_size)
         if beam_size < 1 or steps < 1:
             raise ValueError(f"beam_size and max_steps must be at least 1, got {beam_size} and {steps}")
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._search(self._own_precision(inputs), lengths, allowed, beam_size, steps)
+
+    def _search(
+        self, inputs: Tensor, lengths: Tensor, allowed: Allowed | None, beam_size: int, steps: int
+    ) -> PointerDecoding:
         memory, state, there = self._encode(inputs, lengths)
         projected = self.pointer.key(memory)
         absent = None if there is None else ~there.unsqueeze(1)
@@ -227,6 +176,11 @@ class PointerNetwork(nn.Module):
         found = beam_search(advance, state, lengths, beam_size=beam_size, max_steps=steps, allowed=allowed)
         return PointerDecoding(*found)
 
+    def _own_precision(self, inputs: Tensor) -> Tensor:
+        """Around a network in float32, autocast hands over what its layers have made in a shorter dtype."""
+        mixed = torch.is_autocast_enabled(inputs.device.type)
+        return inputs.to(self.start.dtype) if mixed else inputs
+
     def _encode(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """Memory ``(B, n + 1, H)``, the end vector last; the state after the last real element; and what is real."""
         width = inputs.shape[1]
@@ -243,6 +197,7 @@ class PointerNetwork(nn.Module):
         return torch.cat([encoded, end], 1), state, there
 
     def _lengths(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        check_floating("inputs", inputs)
         width = self.encoder.input_size
         if inputs.ndim != 3 or inputs.shape[-1] != width or 0 in inputs.shape:
             raise ValueError(f"inputs must be (B, n, {width}), none of them 0, got {tuple(inputs.shape)}")
@@ -283,8 +238,24 @@ def _check_targets(targets: Tensor, lengths: Tensor) -> None:
             f"targets must be positions below the length of their instance, STOP ({STOP}) or PAD ({PAD}), "
             f"got {int(targets[row, column])} in row {row} of length {int(lengths[row])}"
         )
+    behind = (targets[:, :-1] < 0) & (targets[:, 1:] != PAD)
+    if bool(behind.any()):
+        row, column = behind.nonzero()[0].tolist()
+        raise ValueError(
+            f"targets must hold PAD ({PAD}) alone behind STOP ({STOP}) or PAD, "
+            f"got {int(targets[row, column + 1])} at place {column + 1} of row {row}"
+        )
+
+
+def _check_finite(inputs: Tensor, lengths: Tensor) -> None:
+    there = torch.arange(inputs.shape[1], device=inputs.device) < lengths.unsqueeze(-1)
+    wrong = there & ~inputs.isfinite().all(-1)
+    if bool(wrong.any()):
+        row, column = wrong.nonzero()[0].tolist()
+        raise ValueError(f"inputs must be finite, got {inputs[row, column].tolist()} at position {column} of row {row}")
 
 
 def _check_integer(name: str, x: Tensor) -> None:
+    check_tensor(name, x)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {x.dtype}")

@@ -29,6 +29,8 @@ def additive_scores(query: Tensor, key: Tensor, vector: Tensor) -> Tensor:
 
 
 class _AdditiveScores(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(query: Tensor, key: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         activation = (query.unsqueeze(-2) + key.unsqueeze(-3)).tanh_()

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from throughline.core.checks import readable
+
 __all__ = [
     "Codes",
     "check_range",
@@ -17,7 +19,6 @@ __all__ = [
     "nearest_point",
     "out_of_rows",
     "placed",
-    "readable",
 ]
 
 FLAT = 1e-10  # buckets of a smaller range are scaled by 1, as the authors do
@@ -113,8 +114,3 @@ def placed(x: Tensor, low: Tensor, scale: Tensor) -> Tensor:
 def check_range(span: Tensor, name: str = "weight") -> None:
     if readable(span) and not span.isfinite().all():
         raise ValueError(f"{name} must be finite and so must be its range, got NaN, an infinity or too wide a range")
-
-
-def readable(values: Tensor) -> bool:
-    """Whether values can be looked at, which they cannot while torch.compile traces."""
-    return not (torch.compiler.is_compiling() or values.is_meta)

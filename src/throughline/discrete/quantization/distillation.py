@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from throughline.core.checks import check_floating, check_tensor, integer
+
 __all__ = ["allocate_levels", "distillation_loss"]
+
+IGNORED = -100  # as in `torch.nn.functional.cross_entropy`
 
 
 def distillation_loss(
@@ -24,8 +28,10 @@ def distillation_loss(
     their number), and averages over samples. No gradient flows into the teacher.
 
     Args:
-        student_logits, teacher_logits: z and t, floating point, ``(..., classes)``, not empty.
-        target: ``(...)`` int64, class numbers; without, the divergence stands alone, without λ.
+        student_logits, teacher_logits: z and t, floating point, ``(..., classes)``, not empty. A logit of -∞ takes its
+            class out, and where the teacher has taken it out it counts nothing (0 log 0 = 0).
+        target: ``(...)`` int64, class numbers, or -100 for a sample that counts in neither term; where none counts, the
+            loss is 0. Without, the divergence stands alone, without λ.
         temperature: T, positive and finite.
         weight: λ in [0, 1].
 
@@ -33,7 +39,7 @@ def distillation_loss(
         Scalar, in the dtype of ``student_logits``, but computed in float32 at least (and returned so under autocast).
 
     Raises:
-        TypeError: logits are not floating point, or ``target`` is not int64.
+        TypeError: logits are no floating point tensors, or ``target`` is not int64.
         ValueError: shapes differ or are empty, or another argument is out of range.
 
     >>> distillation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[4.0, 0.0]]), torch.tensor([0]))
@@ -48,10 +54,16 @@ def distillation_loss(
     classes = student_logits.shape[-1]
     z, t = (logits.to(wide).reshape(-1, classes) for logits in (student_logits, teacher_logits.detach()))
     with torch.autocast(z.device.type, enabled=False):
-        soft, hard = (z / temperature).log_softmax(-1), (t / temperature).log_softmax(-1)
-        loss = temperature**2 * F.kl_div(soft, hard, reduction="batchmean", log_target=True)
-        if target is not None:
-            loss = weight * loss + (1 - weight) * F.cross_entropy(z, target.reshape(-1))
+        if target is None:
+            loss = temperature**2 * (_divergence(z / temperature, t / temperature) / len(z))
+        else:
+            y = target.reshape(-1)
+            left_out = y == IGNORED
+            samples = (len(y) - left_out.sum()).clamp_min(1).to(wide)
+            z, t = (logits.masked_fill(left_out.unsqueeze(-1), 0) for logits in (z, t))  # whatever they hold
+            soft = temperature**2 * (_divergence(z / temperature, t / temperature) / samples)
+            hard = F.cross_entropy(z, y, ignore_index=IGNORED, reduction="sum") / samples
+            loss = weight * soft + (1 - weight) * hard
     return loss if torch.is_autocast_enabled(loss.device.type) else loss.to(student_logits.dtype)
 
 
@@ -70,12 +82,13 @@ def allocate_levels(scores: Sequence[float], levels: int) -> list[int]:
         Levels of each tensor; they add up to ``levels * len(scores)``.
 
     Raises:
+        TypeError: ``levels`` is no integer.
         ValueError: no scores, a score that is negative or not finite, all of them 0, or ``levels`` below 2.
 
     >>> allocate_levels([1.0, 5.0, 2.0], 16)
     [11, 23, 14]
     """
-    if levels < 2:
+    if integer("levels", levels) < 2:
         raise ValueError(f"levels must be at least 2, got {levels}")
     if not all(0 <= score < math.inf for score in scores) or not any(scores):
         raise ValueError(f"scores must be finite, not negative and not all 0, got {list(scores)}")
@@ -89,10 +102,16 @@ def allocate_levels(scores: Sequence[float], levels: int) -> list[int]:
     return shared
 
 
+def _divergence(z: Tensor, t: Tensor) -> Tensor:
+    """KL(softmax(t) ‖ softmax(z)), summed over the rows."""
+    log_q, log_p = z.log_softmax(-1), t.log_softmax(-1)
+    log_q = log_q.masked_fill(log_p.exp() == 0, 0)  # these classes count nothing, be they -∞ for the student too
+    return F.kl_div(log_q, log_p.clamp_min(torch.finfo(log_p.dtype).min), reduction="sum", log_target=True)
+
+
 def _check_logits(student: Tensor, teacher: Tensor, target: Tensor | None) -> None:
     for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
-        if not logits.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {logits.dtype}")
+        check_floating(name, logits)
     if student.shape != teacher.shape:
         raise ValueError(
             "student_logits and teacher_logits must have one shape, "
@@ -102,6 +121,7 @@ def _check_logits(student: Tensor, teacher: Tensor, target: Tensor | None) -> No
         raise ValueError(f"student_logits must be (..., classes) and not empty, got shape {tuple(student.shape)}")
     if target is None:
         return
+    check_tensor("target", target)
     if target.dtype != torch.int64:
         raise TypeError(f"target must be int64 class numbers, got {target.dtype}")
     if target.shape != student.shape[:-1]:

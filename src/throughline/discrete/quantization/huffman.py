@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from throughline.core.checks import check_tensor
+
 __all__ = ["huffman_lengths"]
 
 RUN = 4096  # symbols; for each run four bytes tell where the next one begins
@@ -32,11 +34,13 @@ def huffman_lengths(counts: Tensor) -> Tensor:
         ``(s,)`` int64; 0 where the count is 0, and 0 for a symbol that is the only one.
 
     Raises:
+        TypeError: ``counts`` is no tensor.
         ValueError: ``counts`` is not one-dimensional, empty, negative or not finite.
 
     >>> huffman_lengths(torch.tensor([45, 13, 12, 16, 9, 5, 0]))
     tensor([1, 3, 3, 3, 4, 4, 0])
     """
+    check_tensor("counts", counts)
     if counts.ndim != 1 or not len(counts):
         raise ValueError(f"counts must be one-dimensional and not empty, got shape {tuple(counts.shape)}")
     if not (counts.isfinite() & (counts >= 0)).all():

@@ -10,11 +10,13 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from throughline.core._modules import plain_name
+from throughline.core.checks import integer
 from throughline.discrete.quantization.buckets import Codes, encode
 from throughline.discrete.quantization.huffman import huffman_lengths
 from throughline.discrete.quantization.rounding import check_buckets, check_weight
 
-__all__ = ["MOST_BITS", "CompressedSize", "ModelQuantizer", "Select", "unwrapped"]
+__all__ = ["MOST_BITS", "CompressedSize", "ModelQuantizer", "Select"]
 
 MOST_BITS = 16
 Select = Callable[[str, nn.Parameter], bool]
@@ -39,20 +41,23 @@ class ModelQuantizer(ABC):
     _versions: list[int]
     _final: dict[str, Codes] | None
 
-    def _adopt(self, model: nn.Module, bits: int, bucket_size: int | None, select: Select | None) -> None:
-        if not 1 <= bits <= MOST_BITS:
+    def _adopt(self, model: nn.Module, bits: int, bucket_size: int | None, select: Select | None) -> int:
+        """Take the model, and give ``bits`` as Python's own integer."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        if not 1 <= integer("bits", bits) <= MOST_BITS:
             raise ValueError(f"bits must be from 1 to {MOST_BITS}, got {bits}")
-        check_buckets(bucket_size)
-        plain = unwrapped(model)
+        bucket_size = check_buckets(bucket_size)
         keep = select or (lambda _, parameter: parameter.ndim >= 2)
-        weights = {name: p for name, p in plain.named_parameters() if keep(name, p)}  # shared parameters come once
+        named = _plain_parameters(model)
+        weights = {name: p for name, p in named.items() if keep(name, p)}
         if not weights:
-            names = ", ".join(name for name, _ in plain.named_parameters())
-            raise ValueError(f"select must choose at least one parameter, got none of: {names}")
+            raise ValueError(f"select must choose at least one parameter, got none of: {', '.join(named)}")
         for name, parameter in weights.items():
             check_weight(parameter, name)
         self._owner, self._weights, self._bucket_size = (model,), weights, bucket_size
         self._originals, self._versions, self._final = [], [], None
+        return int(bits)
 
     @property
     def model(self) -> nn.Module:
@@ -69,6 +74,16 @@ class ModelQuantizer(ABC):
         """Whether `finalize` has been called."""
         return self._final is not None
 
+    def _check_held(self) -> None:
+        """Whoever quantises a parameter that the model has no more changes nothing, and says nothing."""
+        now = _plain_parameters(self.model)
+        for name, weight in self._weights.items():
+            if now.get(name) is not weight:
+                raise RuntimeError(
+                    f"{name} is another parameter than when the quantiser was made, as load_state_dict(assign=True) "
+                    "leaves it: make the quantiser after that, or load with assign=False"
+                )
+
     @abstractmethod
     def _grid(self, place: int) -> int | Tensor:
         """Number of levels, or the points, of the selected parameter number ``place``."""
@@ -82,6 +97,7 @@ class ModelQuantizer(ABC):
             raise RuntimeError("finalize() was called: the weights are quantised for good")
         if self._originals:
             raise RuntimeError("this quantiser has been entered already; leave the first block before the next")
+        self._check_held()
         try:
             with torch.no_grad():
                 for place, weight in enumerate(self._weights.values()):
@@ -98,6 +114,8 @@ class ModelQuantizer(ABC):
     ) -> None:
         changed = [n for (n, w), v in zip(self._weights.items(), self._versions, strict=True) if w._version != v]
         self._restore()
+        if kind is None:
+            self._check_held()
         if changed and kind is None:
             raise RuntimeError(
                 f"{changed[0]} was changed inside the block, and is as it was before it; update weights after the block"
@@ -111,6 +129,7 @@ class ModelQuantizer(ABC):
 
     def codes(self) -> dict[str, Codes]:
         """Symbols and scales of every selected parameter, as `save_quantized` writes them."""
+        self._check_held()
         if self._final is not None:
             return self._final
         weights = self._originals or list(self._weights.values())
@@ -124,15 +143,16 @@ class ModelQuantizer(ABC):
         """Write the quantised values (to the nearest level) for good, and return the model.
 
         Raises:
-            RuntimeError: inside a block.
+            RuntimeError: inside a block, or the model has other parameters than when the quantiser was made.
             ValueError: a selected weight is not finite.
         """
         if self._originals:
             raise RuntimeError("finalize() must be called after the block, not inside it")
+        codes = self.codes()
         if self._final is None:
-            self._final = self.codes()
-            for weight, codes in zip(self._weights.values(), self._final.values(), strict=True):
-                weight.copy_(codes.values().view(weight.shape))
+            self._final = codes
+            for weight, own in zip(self._weights.values(), codes.values(), strict=True):
+                weight.copy_(own.values().view(weight.shape))
         return self.model
 
     def size(self) -> CompressedSize:
@@ -151,7 +171,6 @@ class ModelQuantizer(ABC):
         return CompressedSize(size, bits / total, full, full / size)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of torch.compile and DistributedDataParallel, whose parameters have plain names."""
-    inner: nn.Module = getattr(model, "_orig_mod", model)
-    return unwrapped(inner.module) if isinstance(inner, nn.parallel.DistributedDataParallel) else inner
+def _plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by the names that they have without wrappers; a shared one comes once."""
+    return {plain_name(model, name) or name: parameter for name, parameter in model.named_parameters()}

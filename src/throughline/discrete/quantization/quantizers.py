@@ -12,6 +12,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from throughline.core.checks import integer
 from throughline.discrete.quantization.model_quantizer import MOST_BITS, CompressedSize, ModelQuantizer, Select
 from throughline.discrete.quantization.rounding import quantile_points, round_to_levels, round_to_points
 
@@ -31,7 +32,7 @@ class WeightQuantizer(ModelQuantizer):
     Evaluate inside the block too. At the end, `finalize` writes the quantised values for good.
 
     Args:
-        model: any module.
+        model: any module; wrappers (data parallel, compiled, averaged) around it and inside of it change no name.
         bits: 1 to 16, 2 to the power of which is the number of levels.
         bucket_size: weights that share a scale; None for one scale per parameter.
         select: which parameters, by name and value; by default those of two and more dimensions (weights of layers,
@@ -40,9 +41,10 @@ class WeightQuantizer(ModelQuantizer):
         generator: of the stochastic rounding, on the device of the model.
 
     Raises:
-        TypeError: a selected parameter is not floating point.
+        TypeError: ``model`` is no module, a selected parameter is not floating point, or a count is no integer.
         ValueError: an argument is out of range, or ``select`` chooses nothing or an empty parameter.
-        RuntimeError: a block inside a block, or after `finalize`; a selected parameter was changed inside the block.
+        RuntimeError: a block inside a block, or after `finalize`; a selected parameter was changed inside the block, or
+            replaced since the quantiser was made, as ``load_state_dict(assign=True)`` does.
 
     >>> layer = nn.Linear(2, 2)
     >>> _ = layer.weight.data.copy_(torch.tensor([[0.0, 0.1], [0.8, 1.0]]))
@@ -62,8 +64,8 @@ class WeightQuantizer(ModelQuantizer):
         stochastic: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        self._adopt(model, bits, bucket_size, select)
-        self.bits, self.stochastic, self.generator = bits, stochastic, generator
+        self.bits = self._adopt(model, bits, bucket_size, select)
+        self.stochastic, self.generator = stochastic, generator
 
     def _grid(self, place: int) -> int:
         return int(2**self.bits)
@@ -116,16 +118,16 @@ class PointQuantizer(ModelQuantizer, nn.Module):
         levels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self._adopt(model, bits, bucket_size, select)
+        bits = self._adopt(model, bits, bucket_size, select)
         if init not in ("quantile", "uniform"):
             raise ValueError(f'init must be "quantile" or "uniform", got {init!r}')
         chosen = dict.fromkeys(self._weights, 2**bits)
         for name, number in (levels or {}).items():
             if name not in chosen:
                 raise ValueError(f"levels must name selected parameters ({', '.join(chosen)}), got {name!r}")
-            if not 2 <= number <= 2**MOST_BITS:
+            if not 2 <= integer(f"levels[{name!r}]", number) <= 2**MOST_BITS:
                 raise ValueError(f"levels must be from 2 to {2**MOST_BITS}, got {number} for {name}")
-            chosen[name] = number
+            chosen[name] = int(number)
         start = quantile_points if init == "quantile" else _even_points
         self.points = nn.ParameterList(
             nn.Parameter(start(w.detach(), chosen[name], bucket_size=bucket_size)) for name, w in self._weights.items()

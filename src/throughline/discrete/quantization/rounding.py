@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_floating, integer, readable
 from throughline.discrete.quantization.buckets import (
     check_range,
     extent,
@@ -17,7 +18,6 @@ from throughline.discrete.quantization.buckets import (
     nearest_point,
     out_of_rows,
     placed,
-    readable,
 )
 
 __all__ = ["nonuniform_quantize", "quantile_points", "uniform_quantize"]
@@ -47,14 +47,13 @@ def uniform_quantize(
         The shape and dtype of ``weight``, computed in float32 at least.
 
     Raises:
-        TypeError: ``weight`` is not floating point.
+        TypeError: ``weight`` is not floating point, or a count is no integer.
         ValueError: ``weight`` is empty or not finite, or another argument is out of range.
 
     >>> uniform_quantize(torch.tensor([-1.0, -0.2, 0.3, 1.0]), 3)
     tensor([-1.,  0.,  0.,  1.])
     """
-    check_levels(levels)
-    check_buckets(bucket_size)
+    levels, bucket_size = check_levels(levels), check_buckets(bucket_size)
     check_weight(weight)
     return round_to_levels(weight, levels, bucket_size, stochastic, generator, check=True)
 
@@ -74,7 +73,7 @@ def nonuniform_quantize(weight: Tensor, points: Tensor, *, bucket_size: int | No
         The shape and dtype of ``weight``, computed in float32 at least.
 
     Raises:
-        TypeError: ``weight`` or ``points`` is not floating point.
+        TypeError: ``weight`` or ``points`` is not floating point, or ``bucket_size`` is no integer.
         ValueError: ``weight`` is empty, one of the two is not finite, or ``points`` has another shape.
 
     >>> points = torch.tensor([0.1, 0.5, 0.9], requires_grad=True)
@@ -82,7 +81,7 @@ def nonuniform_quantize(weight: Tensor, points: Tensor, *, bucket_size: int | No
     >>> points.grad
     tensor([2., 4., 2.])
     """
-    check_buckets(bucket_size)
+    bucket_size = check_buckets(bucket_size)
     check_points(points)
     check_weight(weight)
     return round_to_points(weight, points, bucket_size, check=True)
@@ -103,8 +102,7 @@ def quantile_points(weight: Tensor, levels: int, *, bucket_size: int | None = 25
     >>> quantile_points(torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0]), 3)
     tensor([0.0000, 0.2000, 1.0000])
     """
-    check_levels(levels)
-    check_buckets(bucket_size)
+    levels, bucket_size = check_levels(levels), check_buckets(bucket_size)
     check_weight(weight)
     rows = in_rows(weight.detach(), bucket_size)
     low, span = extent(rows)
@@ -145,13 +143,16 @@ def round_to_points(weight: Tensor, points: Tensor, bucket_size: int | None, *, 
     low, span = extent(rows)
     if check:
         check_range(span)
-    return out_of_rows(_Nonuniform.apply(rows, low, span, points.to(rows.dtype).sort().values), weight)  # type: ignore[no-untyped-call]
+    ordered = points.to(rows.dtype).sort().values
+    x, _ = _Nonuniform.apply(rows, low, span, ordered)  # type: ignore[no-untyped-call]
+    return out_of_rows(x, weight)
 
 
 class _Uniform(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,
         rows: Tensor,
         low: Tensor,
         step: Tensor,
@@ -162,20 +163,33 @@ class _Uniform(torch.autograd.Function):
         return placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return grad, None, None, None, None, None
 
 
 class _Nonuniform(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, low: Tensor, span: Tensor, points: Tensor) -> Tensor:
-        symbols = nearest_point(rows, low, span, points)
-        ctx.save_for_backward(symbols, span)
-        ctx.levels = len(points)
-        return placed(points.index_select(0, symbols.flatten()).view(rows.shape), low, span)
+    """Quantised rows, and the numbers of their points."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def forward(rows: Tensor, low: Tensor, span: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        symbols = nearest_point(rows, low, span, points)
+        return placed(points.index_select(0, symbols.flatten()).view(rows.shape), low, span), symbols
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, _, span, points = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1], span)
+        ctx.levels = len(points)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[3]:
             return grad, None, None, None
         symbols, span = ctx.saved_tensors
@@ -186,26 +200,28 @@ class _Nonuniform(torch.autograd.Function):
         return grad, None, None, sums.sum(0)
 
 
-def check_levels(levels: int) -> None:
-    if levels < 2:
+def check_levels(levels: int) -> int:
+    if integer("levels", levels) < 2:
         raise ValueError(f"levels must be at least 2, got {levels}")
+    return int(levels)
 
 
-def check_buckets(bucket_size: int | None) -> None:
-    if bucket_size is not None and bucket_size < 1:
+def check_buckets(bucket_size: int | None) -> int | None:
+    if bucket_size is None:
+        return None
+    if integer("bucket_size", bucket_size, "an integer, or None") < 1:
         raise ValueError(f"bucket_size must be at least 1, or None, got {bucket_size}")
+    return int(bucket_size)
 
 
 def check_weight(weight: Tensor, name: str = "weight") -> None:
-    if not weight.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {weight.dtype}")
+    check_floating(name, weight)
     if weight.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(weight.shape)}")
 
 
 def check_points(points: Tensor) -> None:
-    if not points.is_floating_point():
-        raise TypeError(f"points must be floating point, got {points.dtype}")
+    check_floating("points", points)
     if points.ndim != 1 or len(points) < 2:
         raise ValueError(f"points must be one-dimensional and at least two, got shape {tuple(points.shape)}")
     if readable(points) and not points.isfinite().all():

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from throughline.core._modules import plain_name
 from throughline.discrete.quantization.buckets import Codes
 from throughline.discrete.quantization.huffman import Coded, decode, encode
-from throughline.discrete.quantization.model_quantizer import ModelQuantizer, unwrapped
+from throughline.discrete.quantization.model_quantizer import ModelQuantizer
 
 __all__ = ["load_quantized", "save_quantized"]
 
@@ -37,10 +38,10 @@ def save_quantized(quantizer: ModelQuantizer, path: str | os.PathLike[str]) -> N
 
     Raises:
         ValueError: a selected weight is not finite, or was changed after ``finalize()``.
+        RuntimeError: the model has other parameters than when the quantiser was made.
         TypeError: the model's state holds something other than tensors.
     """
     codes = quantizer.codes()
-    model = unwrapped(quantizer.model)
     if quantizer.finalized:
         for name, weight in quantizer.weights.items():
             if not torch.equal(weight.detach().flatten(), codes[name].values().to(weight.dtype)):
@@ -48,7 +49,7 @@ def save_quantized(quantizer: ModelQuantizer, path: str | os.PathLike[str]) -> N
     parts = list(codes.values())
     symbols = np.concatenate([code.symbols.cpu().numpy() for code in parts])
     coded = encode(symbols, max(code.levels for code in parts))
-    tensors = {name: value for name, value in _tensors(model).items() if name not in codes}
+    tensors = {name: value for name, value in _tensors(quantizer.model).items() if name not in codes}
     tensors |= {
         STREAM: torch.from_numpy(coded.stream),
         LENGTHS: torch.from_numpy(coded.lengths),
@@ -69,6 +70,8 @@ def save_quantized(quantizer: ModelQuantizer, path: str | os.PathLike[str]) -> N
 def load_quantized(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Read a file of `save_quantized` into a model of the same architecture, and return it.
 
+    Wrappers (data parallel, compiled, averaged), around the model or inside of it, make no difference on either side.
+
     Weights get the very values that ``finalize()`` gives; everything is checked before anything is written.
 
     Args:
@@ -81,7 +84,7 @@ def load_quantized(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             shape.
     """
     tensors, layout = _read(path)
-    own = _tensors(unwrapped(model))
+    own = _tensors(model)
     stored = {name: tuple(value.shape) for name, value in tensors.items() if not name.startswith("/")}
     stored |= {name: tuple(shape) for name, shape, *_ in layout}
     _check_fit(path, stored, {name: tuple(value.shape) for name, value in own.items()})
@@ -136,14 +139,15 @@ def _check_fit(path: str | os.PathLike[str], stored: dict[str, Any], own: dict[s
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, shared ones under their first name."""
+    """Parameters and persistent buffers, shared ones under their first name, by the names that no wrapper changes."""
     found: dict[int, str] = {}
     state = model.state_dict(keep_vars=True)  # the tensors themselves
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"the state of the model must hold tensors alone, got {type(value).__name__} for {name}")
         found.setdefault(id(value), name)
-    return {name: state[name] for name in found.values()}
+    plain = {name: plain_name(model, name) for name in found.values()}
+    return {own: state[name] for name, own in plain.items() if own is not None}
 
 
 def _digest(tensors: dict[str, Tensor], layout: list[Any]) -> str:
