@@ -18,8 +18,6 @@ def density(logits: np.ndarray, borders: np.ndarray, y: float) -> float:
 
 
 BORDERS = np.array([-0.3, 0.0, 0.1, 0.45, 0.8, 1.2])
-
-
 LOGITS = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -34,13 +32,18 @@ def test_expected_improvement_is_the_integral(best: float) -> None:
         assert found[i, j].item() == pytest.approx(expected, abs=1e-10)
 
 
-def test_moments_are_those_of_the_middles_and_the_density_integrates_to_one() -> None:
-    bars, middles = BarDistribution(torch.from_numpy(BORDERS)), (BORDERS[1:] + BORDERS[:-1]) / 2
+def test_moments_are_integrals_and_the_density_integrates_to_one() -> None:
+    bars = BarDistribution(torch.from_numpy(BORDERS))
     for i, j in np.ndindex(3, 2):
-        p = LOGITS[i, j].softmax(-1).numpy()
+        row = LOGITS[i, j].numpy()
         mean, variance = bars.mean(LOGITS)[i, j].item(), bars.variance(LOGITS)[i, j].item()
-        assert mean == pytest.approx(np.average(middles, weights=p))
-        assert variance == pytest.approx(np.average((middles - mean) ** 2, weights=p))
+        for power, about, found in ((1, 0.0, mean), (2, mean, variance)):
+            moment, _ = quad(
+                lambda y, row=row, power=power, about=about: (y - about) ** power * density(row, BORDERS, y),
+                *(-0.3, 1.2),
+                points=BORDERS[1:-1],
+            )
+            assert found == pytest.approx(moment, abs=1e-10)
         grid = torch.linspace(-0.3, 1.2, 30_001, dtype=torch.float64)[:-1] + 2.5e-5
         heights = bars.log_prob(LOGITS[i, j].expand(30_000, -1), grid).exp()
         assert heights.mean().item() * 1.5 == pytest.approx(1, abs=1e-6)
@@ -51,3 +54,23 @@ def test_a_border_belongs_to_the_bar_above_and_the_outside_to_the_nearest() -> N
     at = torch.tensor([-9.0, -0.3, 0.1, 0.1 - 1e-9, 1.2, 1e9], dtype=torch.float64)
     expected = [density(LOGITS[0, 0].numpy(), BORDERS, y) for y in (-0.2, -0.2, 0.2, 0.05, 1.0, 1.0)]
     assert bars.log_prob(LOGITS[0, 0].expand(6, -1), at).exp().tolist() == pytest.approx(expected)
+
+
+def test_the_variance_of_one_bar_is_that_of_a_uniform_number() -> None:
+    assert BarDistribution(torch.tensor([2.0, 5.0])).variance(torch.zeros(1)).item() == pytest.approx(9 / 12)
+
+
+def test_an_outcome_or_an_incumbent_that_is_nan_has_no_number() -> None:
+    bars = BarDistribution(torch.from_numpy(BORDERS))
+    y = torch.tensor([0.5, torch.nan, 0.5], dtype=torch.float64)
+    assert bars.log_prob(LOGITS[:, 0], y).isnan().tolist() == [False, True, False]
+    assert bars.expected_improvement(LOGITS, y).isnan().all(-1).tolist() == [False, True, False]
+
+
+def test_logits_of_an_autocast_network_serve_the_moments() -> None:
+    bars, logits = BarDistribution(torch.from_numpy(BORDERS)).float(), LOGITS.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = bars.mean(logits), bars.variance(logits), bars.expected_improvement(logits, torch.zeros(3))
+    wide = logits.float()
+    wanted = bars.mean(wide), bars.variance(wide), bars.expected_improvement(wide, torch.zeros(3))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
