@@ -12,11 +12,13 @@ __all__ = ["check_held", "shells", "unwrapped"]
 def shells(module: nn.Module) -> Iterator[nn.Module]:
     """The module and what it is wrapped around, one inside the other: torch.compile, both kinds of data parallelism,
     averaged models."""
-    inner: nn.Module | None = module
-    while inner is not None:
-        yield inner
-        wrapped = isinstance(inner, DataParallel | DistributedDataParallel | AveragedModel)
-        inner = inner.module if wrapped else inner._modules.get("_orig_mod")
+    while True:
+        yield module
+        wrapped = isinstance(module, DataParallel | DistributedDataParallel | AveragedModel)
+        inner = module.module if wrapped else module._modules.get("_orig_mod")
+        if not isinstance(inner, nn.Module):
+            return
+        module = inner
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

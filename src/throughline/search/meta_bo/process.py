@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core._checks import check_floating, check_tensor
+from throughline.core._modules import unwrapped
 from throughline.search.meta_bo.bars import BarDistribution
 
-__all__ = ["AcquisitionOutput", "NeuralAcquisitionProcess"]
+__all__ = ["AcquisitionOutput", "NeuralAcquisitionProcess", "plain_policy"]
 
 HIDDEN = 200  # of the acquisition head's three layers
 
@@ -127,9 +129,11 @@ class NeuralAcquisitionProcess(nn.Module):
             context_mask: ``(B, n)``, bool, True where a trial is real; all if None.
 
         Raises:
-            TypeError: ``context_mask`` is not bool.
+            TypeError: ``context_mask`` is not bool, or another argument no floating point tensor.
             ValueError: a shape does not fit.
         """
+        check_floating("candidates", candidates)
+        check_floating("state", state)
         if state.shape != (len(candidates), 2):
             raise ValueError(f"state must be ({len(candidates)}, 2), got {tuple(state.shape)}")
         bars = self.predict(context_x, context_y, candidates, context_mask=context_mask)
@@ -168,6 +172,8 @@ class NeuralAcquisitionProcess(nn.Module):
         return scores.squeeze(-1) / self.temperature
 
     def _check(self, x: Tensor, y: Tensor, candidates: Tensor, mask: Tensor | None) -> None:
+        for name, given in (("context_x", x), ("context_y", y), ("candidates", candidates)):
+            check_floating(name, given)
         d = self.embed_x.in_features
         for name, points, letter in (("context_x", x, "n"), ("candidates", candidates, "m")):
             if points.ndim != 3 or points.shape[-1] != d:
@@ -176,10 +182,24 @@ class NeuralAcquisitionProcess(nn.Module):
             raise ValueError(f"context_x and candidates must have one batch size, got {len(x)} and {len(candidates)}")
         if y.shape != x.shape[:2]:
             raise ValueError(f"context_y must be {tuple(x.shape[:2])} like context_x, got {tuple(y.shape)}")
+        if mask is not None:
+            check_tensor("context_mask", mask)
         if mask is not None and mask.dtype != torch.bool:
             raise TypeError(f"context_mask must be bool, got {mask.dtype}")
         if mask is not None and mask.shape != y.shape:
             raise ValueError(f"context_mask must be {tuple(y.shape)} like context_y, got {tuple(mask.shape)}")
+
+
+def plain_policy(policy: Any) -> NeuralAcquisitionProcess:
+    """The policy itself, inside of torch.compile, of an average or of data parallelism.
+
+    Raises:
+        TypeError: there is none.
+    """
+    plain = unwrapped(policy) if isinstance(policy, nn.Module) else policy
+    if not isinstance(plain, NeuralAcquisitionProcess):
+        raise TypeError(f"policy must be a NeuralAcquisitionProcess, got {type(plain).__name__}")
+    return plain
 
 
 def _layer(
