@@ -1,60 +1,24 @@
-"""Conversion of any model: what is replaced and what is not, how λ reaches the layers, that nothing is left over."""
+"""Networks as best responses: how λ reaches the layers, and that nothing is left over."""
 
 import copy
 import io
 import pickle
 import threading
-import warnings
 from typing import Any
 
 import pytest
 import torch
+from tests.search.best_response.networks import HYPER, X, loud, mlp, network, seeded, space
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.search.best_response import (
-    BestResponseConv2d,
     BestResponseLinear,
     Hyperparameter,
     HyperparameterSpace,
     SelfTuningNetwork,
-    TunableDropout,
     convert,
 )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def space(n: int = 2) -> HyperparameterSpace:
-    return HyperparameterSpace([Hyperparameter(f"h{i}", 0.2, low=0.0, high=0.9) for i in range(n)])
-
-
-def mlp() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3))
-
-
-def network(**options: Any) -> SelfTuningNetwork:
-    made = convert(mlp(), space(), **{"dropout": {"2": "h0"}, **options})
-    return loud(made)
-
-
-def loud(made: SelfTuningNetwork) -> SelfTuningNetwork:
-    """Gates that matter."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for m in made.modules():
-            if isinstance(m, BestResponseLinear | BestResponseConv2d):
-                m.weight_gate.normal_()
-                if m.bias_gate is not None:
-                    m.bias_gate.normal_()
-    return made
-
-
-X = torch.randn(5, 6, generator=seeded())
-HYPER = torch.randn(5, 2, generator=seeded(1))
 
 
 def by_hand(net: SelfTuningNetwork, x: Tensor, hyper: Tensor) -> Tensor:
@@ -156,123 +120,6 @@ def test_a_shared_rate_serves_any_shape() -> None:
     made = HyperparameterSpace([Hyperparameter("p", 0.4, low=0.0, high=0.9, shared=True)])
     net = convert(Embedded(), made, dropout={"drop": "p"})
     assert net(torch.zeros(3, 7, dtype=torch.int64), hyper=made.sample(3)).shape == (3, 7, 2)
-
-
-@pytest.mark.parametrize("kind", [nn.Dropout1d, nn.Dropout2d, nn.Dropout3d])
-def test_channel_dropout_stays_channel_dropout(kind: type[nn.Module]) -> None:
-    net = convert(nn.Sequential(nn.Linear(6, 8), kind()), space(), dropout={"1": "h1"})
-    assert net.model[1].channels  # type: ignore[index]
-
-
-# ---- what is replaced ----
-
-
-def test_convolutions_exclusions_and_shared_modules() -> None:
-    block = nn.Linear(4, 4)
-    plain = nn.ModuleDict(
-        {
-            "trunk": nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(64, 4)),
-            "one": block,
-            "two": block,
-            "head": nn.ModuleDict({"norm": nn.Linear(4, 4), "out": nn.Linear(4, 2)}),
-        }
-    )
-    net = convert(plain, space())
-    kinds = {name: type(m) for name, m in net.model.named_modules(remove_duplicate=False)}
-    assert kinds["trunk.0"] is BestResponseConv2d
-    assert net.model["one"] is net.model["two"]  # type: ignore[index]
-    assert net.model["trunk"][0].stride == (2, 2)  # type: ignore[index]
-    for exclude, left in (
-        (["head"], {"head.norm", "head.out"}),
-        (["head.*"], {"head.norm", "head.out"}),
-        (["*.norm"], {"head.norm"}),
-        (["head.out", "trunk.0"], {"head.out", "trunk.0"}),
-    ):
-        net = convert(plain, space(), exclude=exclude)
-        kept = {name for name, m in net.model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-        assert kept == left, exclude
-
-
-def test_a_single_layer_is_a_model_too() -> None:
-    net = convert(nn.Linear(6, 3), space())
-    assert isinstance(net.model, BestResponseLinear)
-    assert net(X, hyper=HYPER).shape == (5, 3)
-
-
-class Tied(nn.Module):
-    def __init__(self, *, decoder_first: bool) -> None:
-        super().__init__()
-        if decoder_first:
-            self.decoder = nn.Linear(4, 9)
-        self.embedding, self.middle = nn.Embedding(9, 4), nn.Linear(4, 4)
-        if not decoder_first:
-            self.decoder = nn.Linear(4, 9)
-        self.decoder.weight = self.embedding.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.decoder(self.middle(self.embedding(tokens)))  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("decoder_first", [True, False])
-def test_a_tied_decoder_uses_the_elementary_weight_only(decoder_first: bool) -> None:
-    net = convert(Tied(decoder_first=decoder_first), space())
-    assert type(net.model.decoder) is nn.Linear
-    assert net.model.decoder.weight is net.model.embedding.weight  # type: ignore[union-attr]
-    assert isinstance(net.model.middle, BestResponseLinear)
-    assert net(torch.zeros(5, 3, dtype=torch.int64), hyper=HYPER).shape == (5, 3, 9)
-
-
-def test_of_two_tied_layers_the_first_responds() -> None:
-    plain = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-    plain[1].weight = plain[0].weight
-    net = convert(plain, space())
-    assert [type(m) for m in net.model] == [BestResponseLinear, nn.Linear]  # type: ignore[union-attr]
-    assert net.model[0].weight is net.model[1].weight  # type: ignore[index]
-
-
-def test_what_would_be_bypassed_or_lost_stays_as_it_is() -> None:
-    normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
-    hooked = nn.Linear(6, 6)
-    hooked.register_forward_hook(lambda module, args, out: out * 2)
-    plain = nn.ModuleList([normed, hooked, nn.Linear(6, 6), nn.MultiheadAttention(6, 2), nn.Bilinear(6, 6, 2)])
-    net = convert(plain, space())
-    assert [isinstance(m, BestResponseLinear) for m in net.modules()].count(True) == 1
-
-
-@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
-def test_transformer_layers_take_no_fast_path_around_their_weights() -> None:
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    net = loud(convert(nn.TransformerEncoder(layer, 2), space())).eval()
-    x, mask = torch.randn(5, 4, 8), torch.zeros(5, 4, dtype=torch.bool)
-    mask[1, 2:] = True
-    slow = net(x, src_key_padding_mask=mask, hyper=HYPER)
-    with torch.no_grad():
-        torch.testing.assert_close(net(x, src_key_padding_mask=mask, hyper=HYPER), slow)
-    assert (slow - net(x, src_key_padding_mask=mask, hyper=HYPER * 2)).abs().max() > 1e-3
-
-
-class Conv1D(nn.Module):
-    """As transformers has it for GPT-2: a linear layer with its weight transposed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(6, 6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight
-
-
-def test_conv1d_is_left_with_a_message() -> None:
-    plain = nn.ModuleDict({"attn": Conv1D(), "out": nn.Linear(6, 3)})
-    with pytest.warns(UserWarning, match=r"^attn \(Conv1D, as in GPT-2\) stays as it is .* name it in exclude") as seen:
-        convert(plain, space())
-    assert seen[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        convert(plain, space(), exclude=["attn"])
-    with pytest.raises(ValueError, match=r"must have an nn.Linear or nn.Conv2d .* attn \(Conv1D, as in GPT-2\) cannot"):
-        convert(nn.ModuleDict({"attn": Conv1D()}), space())
 
 
 # ---- nothing stays behind ----
@@ -446,38 +293,3 @@ def test_the_space_keeps_its_digits_in_half_precision(dtype: torch.dtype) -> Non
     assert net.space.location.dtype == torch.float32
     assert torch.equal(net.space.location, before)
     assert net(X.to(dtype), hyper=net.space.sample(5)).dtype == dtype
-
-
-# ---- bad input ----
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dropout": {"7": "h0"}}, r"dropout must name dropout modules of the model \('2'\), got '7'$"),
-        ({"dropout": {"1": "h0"}}, r"dropout must name dropout modules of the model \('2'\), got '1', a ReLU"),
-        ({"dropout": {"2": "rate"}}, r"dropout must name hyperparameters of the space \(h0, h1\), got 'rate'"),
-        ({"exclude": ["head"]}, r"exclude must match modules of the model, got 'head', which matches none"),
-        ({"exclude": ["0", "3"]}, r"module must have an nn.Linear or nn.Conv2d of its own to convert, got none$"),
-    ],
-)
-def test_names_what_cannot_be_converted(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        convert(mlp(), space(), **options)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, float("inf")), (-0.5, 0.9)])
-def test_a_rate_must_stay_a_rate(low: float, high: float) -> None:
-    made = HyperparameterSpace([Hyperparameter("p", 0.2, low, high)])
-    with pytest.raises(ValueError, match=r"dropout must have rates that stay in \[0, 1\), got 'p' with range"):
-        convert(mlp(), made, dropout={"2": "p"})
-
-
-def test_wants_a_module_with_layers() -> None:
-    with pytest.raises(TypeError, match=r"module must be an nn\.Module, got function"):
-        convert(lambda x: x, space())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"space must be a HyperparameterSpace, got list"):
-        convert(mlp(), [Hyperparameter("p", 0.1)])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"module must have an nn.Linear or nn.Conv2d"):
-        convert(nn.Sequential(nn.ReLU()), space())
-    assert isinstance(network().model[2], TunableDropout)  # type: ignore[index]

@@ -7,8 +7,9 @@ rates, augmentation strengths and penalties, discrete ones too. `convert` makes 
 it.
 """
 
+from throughline.search.best_response.dropout import TunableDropout
 from throughline.search.best_response.hyperparameters import Hyperparameter, HyperparameterSpace
-from throughline.search.best_response.layers import BestResponseConv2d, BestResponseLinear, TunableDropout
+from throughline.search.best_response.layers import BestResponseConv2d, BestResponseLinear
 from throughline.search.best_response.network import SelfTuningNetwork, convert
 from throughline.search.best_response.tuner import SelfTuner
 

@@ -1,4 +1,4 @@
-"""Layers whose weights say how they would change with the hyperparameters, and dropout with a rate for each sample.
+"""Layers whose weights say how they would change with the hyperparameters.
 
 "Self-Tuning Networks: Bilevel Optimization of Hyperparameters using Structured Best-Response Functions"
 (arXiv 1903.03088): Ŵ(λ) = W + (Vλ) ⊙ W_h and b̂(λ) = b + (Cλ) ⊙ b_h, gated by rows (section 3.2).
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BestResponseConv2d", "BestResponseLinear", "TunableDropout"]
+__all__ = ["BestResponseConv2d", "BestResponseLinear", "check_hyper"]
 
 GATE_SCALE = 0.01  # standard deviation of V and C at the start: λ itself may be far from 0
 
@@ -200,55 +200,6 @@ class BestResponseConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, num_hyperparameters={self.num_hyperparameters}"  # type: ignore[no-untyped-call]
 
 
-class TunableDropout(nn.Module):
-    """Dropout with a rate for each sample: entries, or whole channels, survive with probability 1 − p_b and are divided
-    by it. The identity in evaluation mode, and without gradient by the rate.
-
-    Args:
-        channels: drop whole channels of ``(B, C, ...)``.
-
-    Raises:
-        TypeError: in `forward`, an input that is not floating point.
-        ValueError: in `forward`, a rate outside [0, 1) or of another batch.
-
-    >>> TunableDropout()(torch.ones(2, 4), torch.tensor([0.0, 0.5])).shape
-    torch.Size([2, 4])
-    """
-
-    def __init__(self, *, channels: bool = False) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor, rate: float | Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Drop from ``x`` ``(B, ...)``.
-
-        Args:
-            x: floating point; ``(B, C, ...)`` where channels are dropped.
-            rate: a number in [0, 1) or a tensor of them, ``(B,)`` or without dimensions (not read, hence not checked).
-            generator: of the draw; torch's global one by default.
-        """
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point, got {x.dtype}")
-        if self.channels and x.ndim < 2:
-            raise ValueError(f"x must be (B, C, ...) to drop channels, got shape {tuple(x.shape)}")
-        if not isinstance(rate, Tensor):
-            if not 0 <= rate < 1:
-                raise ValueError(f"rate must be in [0, 1), got {rate}")
-            rate = torch.tensor(rate, dtype=torch.float32, device=x.device)
-        elif rate.ndim and (x.ndim == 0 or rate.shape != x.shape[:1]):
-            raise ValueError(f"rate must be a number or {tuple(x.shape[:1])}, got shape {tuple(rate.shape)}")
-        if not self.training:
-            return x
-        keep = (1 - rate.detach().float()).view(-1, *(1,) * (x.ndim - 1)) if rate.ndim else 1 - rate.detach().float()
-        shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if self.channels else x.shape
-        source = x.device if generator is None else generator.device
-        drawn = torch.rand(shape, generator=generator, dtype=torch.float32, device=source).to(x.device)
-        return x * ((drawn < keep) / keep).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        return "channels=True" if self.channels else ""
-
-
 Layer = BestResponseLinear | BestResponseConv2d
 
 
@@ -279,7 +230,7 @@ def _check(layer: Layer, input: Tensor, hyper: Tensor, *, least: int) -> Tensor:
     """λ in the dtype of the weights, if it and the input are what the layer wants."""
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point, got {input.dtype}")
-    _check_hyper(hyper, layer.num_hyperparameters)
+    check_hyper(hyper, layer.num_hyperparameters)
     if hyper.ndim == 2 and (input.ndim < least or len(hyper) != len(input)):
         raise ValueError(
             f"hyper must be ({layer.num_hyperparameters},), or (B, {layer.num_hyperparameters}) with the batch of the "
@@ -288,7 +239,7 @@ def _check(layer: Layer, input: Tensor, hyper: Tensor, *, least: int) -> Tensor:
     return hyper.to(layer.weight.dtype)
 
 
-def _check_hyper(hyper: Tensor, n: int) -> None:
+def check_hyper(hyper: Tensor, n: int) -> None:
     if not hyper.is_floating_point():
         raise TypeError(f"hyper must be floating point, got {hyper.dtype}")
     if hyper.ndim not in (1, 2) or hyper.shape[-1] != n:
@@ -304,7 +255,7 @@ def _shift(layer: Layer, hyper: Tensor) -> Tensor | None:
 
 def _squared_norm(layer: Layer, hyper: Tensor) -> Tensor:
     """Σᵢ ‖Wᵢ‖² + 2 gᵢ ⟨Wᵢ, W_hᵢ⟩ + gᵢ² ‖W_hᵢ‖² with g = Vλ."""
-    _check_hyper(hyper, layer.num_hyperparameters)
+    check_hyper(hyper, layer.num_hyperparameters)
     gate = F.linear(hyper.to(layer.weight.dtype), layer.weight_gate)
     weight, response = layer.weight.flatten(1), layer.response_weight.flatten(1)
     cross, square = (weight * response).sum(1), response.square().sum(1)

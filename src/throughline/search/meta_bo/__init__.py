@@ -6,9 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from throughline.search.meta_bo.ask_tell import GPOptimizer, NAPOptimizer
+from throughline.search.meta_bo.bars import BarDistribution
 from throughline.search.meta_bo.files import load_policy, save_policy
 from throughline.search.meta_bo.prior_tasks import gp_prior_tasks
-from throughline.search.meta_bo.process import AcquisitionOutput, BarDistribution, NeuralAcquisitionProcess
+from throughline.search.meta_bo.process import AcquisitionOutput, NeuralAcquisitionProcess
 from throughline.search.meta_bo.runs import generalized_advantages
 from throughline.search.meta_bo.search_space import encode_parameters
 from throughline.search.meta_bo.trainer import AcquisitionTrainer

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from throughline.core._checks import check_floating, check_tensor
 from throughline.search.meta_bo.prior_tasks import search_extra
-from throughline.search.meta_bo.process import NeuralAcquisitionProcess
+from throughline.search.meta_bo.process import NeuralAcquisitionProcess, plain_policy
 
-__all__ = ["GPOptimizer", "NAPOptimizer", "scaled_outcomes"]
+__all__ = ["GPOptimizer", "NAPOptimizer", "best_place", "check_bounds", "scaled_outcomes"]
 
 
 class NAPOptimizer:
@@ -20,7 +21,7 @@ class NAPOptimizer:
     fitted: a proposal is one pass. Minimising with bounds (a, b) is maximising −y with (−b, −a).
 
     Args:
-        policy: a trained `NeuralAcquisitionProcess`; used in evaluation mode.
+        policy: a trained `NeuralAcquisitionProcess`, also compiled or averaged; used in evaluation mode.
         candidates: ``(m, d)``, scaled as in training, all different.
         horizon: T, the number of trials that the search will have, as in training.
         maximize: whether large outcomes are wanted.
@@ -28,6 +29,7 @@ class NAPOptimizer:
             excesses are harmless). Without them the least and largest outcome so far are, and a single value is 0.5.
 
     Raises:
+        TypeError: ``policy`` is none, or ``candidates`` no floating point tensor.
         ValueError: ``candidates`` has another width than the policy, is empty, not finite or holds a row twice;
             ``horizon`` is below 1; ``y_bounds`` is not increasing.
 
@@ -47,7 +49,8 @@ class NAPOptimizer:
         maximize: bool = True,
         y_bounds: tuple[float, float] | None = None,
     ) -> None:
-        width = policy.embed_x.in_features
+        width = plain_policy(policy).embed_x.in_features
+        check_floating("candidates", candidates)
         if candidates.ndim == 2 and candidates.shape[1] != width:
             raise ValueError(
                 f"candidates must be (m, {width}), as the policy's in_features, got {(*candidates.shape,)}"
@@ -63,17 +66,17 @@ class NAPOptimizer:
         """The untried candidate with the largest acquisition value, ``(d,)``; the same until something is told.
 
         Raises:
-            ValueError: every candidate was tried, or ``horizon`` trials were told.
+            ValueError: every candidate was tried, ``horizon`` trials were told, or the policy's scores are NaN.
         """
         untried = self.trials.untried()
         told = len(self.trials.y)
         if told >= self.horizon:
             raise ValueError(f"horizon is used up: {told} of {self.horizon} trials were told; take best()")
-        weight = self.policy.embed_x.weight
+        weight = plain_policy(self.policy).embed_x.weight
         x = self.trials.inputs().to(weight)
         y = scaled_outcomes(self.trials.outcomes(), self.y_bounds, self.trials.maximize).to(weight)
         state = torch.stack([y.max() if told else y.new_zeros(()), y.new_tensor(told / self.horizon)])
-        return untried[self._scores(x[None], y[None], untried[None].to(weight), state[None]).argmax()]
+        return untried[best_place(self._scores(x[None], y[None], untried[None].to(weight), state[None]))]
 
     def _scores(self, x: Tensor, y: Tensor, candidates: Tensor, state: Tensor) -> Tensor:
         scores: Tensor = self.policy(x, y, candidates, state).acquisition[0]
@@ -83,6 +86,7 @@ class NAPOptimizer:
         """Record a trial, of a candidate or of any other input.
 
         Raises:
+            TypeError: ``x`` is no tensor.
             ValueError: ``x`` is not ``(d,)`` and finite, or ``y`` is not finite.
         """
         self.trials.add(x, y)
@@ -140,7 +144,7 @@ class GPOptimizer:
         acquisition = self._fitted()
         with torch.no_grad():
             scores = acquisition(untried.double().unsqueeze(1))
-        return untried[scores.argmax()]
+        return untried[best_place(scores)]
 
     def tell(self, x: Tensor, y: float) -> None:
         """As of `NAPOptimizer`."""
@@ -165,6 +169,7 @@ class Trials:
     """Candidates, which of them were tried, and every outcome that was told."""
 
     def __init__(self, candidates: Tensor, maximize: bool) -> None:
+        check_floating("candidates", candidates)
         if candidates.ndim != 2 or 0 in candidates.shape:
             raise ValueError(f"candidates must be (m, d), none of them 0, got {tuple(candidates.shape)}")
         if not bool(candidates.isfinite().all()):
@@ -192,6 +197,7 @@ class Trials:
         return torch.tensor(self.y, dtype=torch.double, device=self.candidates.device)
 
     def add(self, x: Tensor, y: float) -> None:
+        check_tensor("x", x)
         if x.shape != self.candidates.shape[1:] or not bool(x.isfinite().all()):
             raise ValueError(f"x must be ({self.candidates.shape[1]},) and finite, got {tuple(x.shape)}")
         if not math.isfinite(y):
@@ -206,6 +212,18 @@ class Trials:
             raise ValueError("there is no best trial: none was told")
         place = self.y.index(max(self.y) if self.maximize else min(self.y))
         return self.x[place], self.y[place]
+
+
+def best_place(scores: Tensor) -> int:
+    """The place of the largest score.
+
+    Raises:
+        ValueError: one is NaN.
+    """
+    place = int(scores.argmax())  # NaN counts as the largest
+    if scores[place].isnan():
+        raise ValueError("acquisition values must be numbers, got NaN: the model that gives them is broken")
+    return place
 
 
 def check_bounds(y_bounds: tuple[float, float] | None) -> None:

@@ -6,7 +6,7 @@ import os
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from throughline.search.meta_bo.process import NeuralAcquisitionProcess
+from throughline.search.meta_bo.process import NeuralAcquisitionProcess, plain_policy
 
 __all__ = ["load_policy", "save_policy"]
 
@@ -20,9 +20,10 @@ def save_policy(policy: NeuralAcquisitionProcess, path: str | os.PathLike[str]) 
     "End-to-End Meta-Bayesian Optimisation with Transformer Neural Processes" (arXiv 2305.15930).
 
     Args:
-        policy: any.
+        policy: any; of a compiled, averaged or data-parallel one what is inside.
         path: of the file; an existing one is replaced.
     """
+    policy = plain_policy(policy)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
     save_file(tensors, os.fspath(path), metadata={KEY: json.dumps(policy.options)})
 

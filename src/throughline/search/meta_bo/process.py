@@ -7,82 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["AcquisitionOutput", "BarDistribution", "NeuralAcquisitionProcess"]
+from throughline.core._checks import check_floating, check_tensor
+from throughline.core._modules import unwrapped
+from throughline.search.meta_bo.bars import BarDistribution
+
+__all__ = ["AcquisitionOutput", "NeuralAcquisitionProcess", "plain_policy"]
 
 HIDDEN = 200  # of the acquisition head's three layers
-
-
-class BarDistribution(nn.Module):
-    """A density that is constant on bars: softmax of K logits over the widths of the bars.
-
-    The output distribution of "End-to-End Meta-Bayesian Optimisation with Transformer Neural Processes" (arXiv
-    2305.15930) and of prior-fitted networks. Keep it in float32 or wider, as under autocast: in bfloat16 narrow bars
-    have no width.
-
-    Args:
-        borders: ``(K + 1,)``, increasing and finite; a buffer.
-
-    Raises:
-        ValueError: ``borders`` is not of that kind.
-
-    >>> bars = BarDistribution(torch.linspace(0, 1, 5))
-    >>> bars.log_prob(torch.zeros(3, 4), torch.tensor([0.1, 1.0, 7.0])).exp()  # uniform on [0, 1]
-    tensor([1., 1., 1.])
-    >>> bars.expected_improvement(torch.zeros(1, 2, 4), torch.tensor([0.5]))  # (1 - 0.5)² / 2
-    tensor([[0.1250, 0.1250]])
-    """
-
-    borders: Tensor
-
-    def __init__(self, borders: Tensor) -> None:
-        super().__init__()
-        if borders.ndim != 1 or len(borders) < 2 or not bool(borders.isfinite().all() & (borders.diff() > 0).all()):
-            raise ValueError(f"borders must be (K + 1,), increasing and finite, got shape {tuple(borders.shape)}")
-        self.register_buffer("borders", borders.detach().clone())
-
-    def log_prob(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Log-density of ``y``: ``(..., K)`` and ``(...)`` to ``(...)``.
-
-        A border belongs to the bar above it. Outside the borders ``y`` counts for the nearest bar.
-        """
-        self._check(logits)
-        if y.shape != logits.shape[:-1]:
-            raise ValueError(f"y must be {tuple(logits.shape[:-1])} like logits, got {tuple(y.shape)}")
-        bar = torch.bucketize(y.detach().contiguous(), self.borders[1:-1].to(y.dtype), right=True)
-        log_density = logits.log_softmax(-1) - self.borders.diff().log()
-        return log_density.gather(-1, bar.unsqueeze(-1)).squeeze(-1)
-
-    def mean(self, logits: Tensor) -> Tensor:
-        """Expectation: ``(..., K)`` to ``(...)``."""
-        self._check(logits)
-        return logits.softmax(-1) @ self._middles()
-
-    def variance(self, logits: Tensor) -> Tensor:
-        """Variance of the bars' middles, which leaves out what is inside a bar: ``(..., K)`` to ``(...)``."""
-        self._check(logits)
-        p = logits.softmax(-1)
-        mean = (p @ self._middles()).unsqueeze(-1)
-        return (p * (self._middles() - mean).square()).sum(-1)
-
-    def expected_improvement(self, logits: Tensor, best: Tensor) -> Tensor:
-        """E max(y − best, 0) under the density, exactly: ``(B, m, K)`` and ``(B,)`` to ``(B, m)``."""
-        self._check(logits)
-        if logits.ndim != 3 or best.shape != logits.shape[:1]:
-            raise ValueError(
-                f"logits must be (B, m, K) and best (B,), got {tuple(logits.shape)} and {tuple(best.shape)}"
-            )
-        low, high = self.borders[:-1], self.borders[1:]
-        start = torch.maximum(low, best.unsqueeze(-1))  # (B, K): where the bar begins to improve
-        share = (high - start).clamp_min(0) / (high - low)
-        gain = share * ((high + start) / 2 - best.unsqueeze(-1))
-        return (logits.softmax(-1) @ gain.unsqueeze(-1)).squeeze(-1)
-
-    def _middles(self) -> Tensor:
-        return (self.borders[1:] + self.borders[:-1]) / 2
-
-    def _check(self, logits: Tensor) -> None:
-        if logits.shape[-1:] != (len(self.borders) - 1,):
-            raise ValueError(f"logits must be (..., {len(self.borders) - 1}), got {tuple(logits.shape)}")
 
 
 class AcquisitionOutput(NamedTuple):
@@ -198,9 +129,11 @@ class NeuralAcquisitionProcess(nn.Module):
             context_mask: ``(B, n)``, bool, True where a trial is real; all if None.
 
         Raises:
-            TypeError: ``context_mask`` is not bool.
+            TypeError: ``context_mask`` is not bool, or another argument no floating point tensor.
             ValueError: a shape does not fit.
         """
+        check_floating("candidates", candidates)
+        check_floating("state", state)
         if state.shape != (len(candidates), 2):
             raise ValueError(f"state must be ({len(candidates)}, 2), got {tuple(state.shape)}")
         bars = self.predict(context_x, context_y, candidates, context_mask=context_mask)
@@ -239,6 +172,8 @@ class NeuralAcquisitionProcess(nn.Module):
         return scores.squeeze(-1) / self.temperature
 
     def _check(self, x: Tensor, y: Tensor, candidates: Tensor, mask: Tensor | None) -> None:
+        for name, given in (("context_x", x), ("context_y", y), ("candidates", candidates)):
+            check_floating(name, given)
         d = self.embed_x.in_features
         for name, points, letter in (("context_x", x, "n"), ("candidates", candidates, "m")):
             if points.ndim != 3 or points.shape[-1] != d:
@@ -247,10 +182,24 @@ class NeuralAcquisitionProcess(nn.Module):
             raise ValueError(f"context_x and candidates must have one batch size, got {len(x)} and {len(candidates)}")
         if y.shape != x.shape[:2]:
             raise ValueError(f"context_y must be {tuple(x.shape[:2])} like context_x, got {tuple(y.shape)}")
+        if mask is not None:
+            check_tensor("context_mask", mask)
         if mask is not None and mask.dtype != torch.bool:
             raise TypeError(f"context_mask must be bool, got {mask.dtype}")
         if mask is not None and mask.shape != y.shape:
             raise ValueError(f"context_mask must be {tuple(y.shape)} like context_y, got {tuple(mask.shape)}")
+
+
+def plain_policy(policy: Any) -> NeuralAcquisitionProcess:
+    """The policy itself, inside of torch.compile, of an average or of data parallelism.
+
+    Raises:
+        TypeError: there is none.
+    """
+    plain = unwrapped(policy) if isinstance(policy, nn.Module) else policy
+    if not isinstance(plain, NeuralAcquisitionProcess):
+        raise TypeError(f"policy must be a NeuralAcquisitionProcess, got {type(plain).__name__}")
+    return plain
 
 
 def _layer(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from throughline.core._checks import check_floating
 from throughline.search.meta_bo.process import NeuralAcquisitionProcess
 
 __all__ = ["Episodes", "Runs", "Task", "TaskPool", "collect", "generalized_advantages", "iid_context", "run_context"]
@@ -176,11 +177,14 @@ def generalized_advantages(
         gae_lambda: λ, in [0, 1]: 0 compares neighbours, 1 whole runs.
 
     Raises:
+        TypeError: ``rewards`` or ``values`` is no floating point tensor.
         ValueError: shapes differ, T is 0, or a factor is out of range.
 
     >>> generalized_advantages(torch.tensor([0.0, 0.0, 1.0]), torch.zeros(3), gamma=0.5, gae_lambda=1.0)[0]
     tensor([0.2500, 0.5000, 1.0000])
     """
+    check_floating("rewards", rewards)
+    check_floating("values", values)
     if rewards.shape != values.shape or rewards.ndim < 1 or not rewards.shape[-1]:
         raise ValueError(
             f"rewards and values must be (..., T) with T >= 1, got {tuple(rewards.shape)} and {tuple(values.shape)}"

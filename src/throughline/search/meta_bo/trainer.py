@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from throughline.core._modules import check_held
 from throughline.search.meta_bo.process import NeuralAcquisitionProcess
 from throughline.search.meta_bo.runs import (
     Episodes,
@@ -51,8 +52,12 @@ class AcquisitionTrainer:
         generator: the only source of randomness; torch's global one if None.
 
     Raises:
+        TypeError: ``policy`` is no `NeuralAcquisitionProcess`, or is one in DistributedDataParallel: the losses are
+            more than its forward pass. Give every process the policy itself, and average the gradients in a
+            ``register_step_pre_hook`` of ``trainer.optimizer``.
         ValueError: an argument is out of range, a task has duplicate candidates, another width than the policy or fewer
-            candidates than ``horizon``, or none is left.
+            candidates than ``horizon``, or none is left; in `pretrain` and `step`, the policy has other parameters than
+            it had, such as after ``load_state_dict(assign=True)``.
 
     >>> x = torch.rand(20, 2)
     >>> policy = NeuralAcquisitionProcess(2, d_model=8, num_layers=1, num_bars=10)
@@ -87,6 +92,11 @@ class AcquisitionTrainer:
         regret_floor: float = 1e-20,
         generator: Generator | None = None,
     ) -> None:
+        if not isinstance(getattr(policy, "_orig_mod", policy), NeuralAcquisitionProcess):
+            raise TypeError(
+                f"policy must be a NeuralAcquisitionProcess, got {type(policy).__name__}; of a wrapped one give what "
+                "is inside, and average gradients in a register_step_pre_hook of trainer.optimizer"
+            )
         counts = {
             "horizon": horizon,
             "num_candidates": num_candidates,
@@ -116,7 +126,8 @@ class AcquisitionTrainer:
             num_candidates=num_candidates,
             like=policy.embed_x.weight.detach(),
         )
-        self.optimizer = torch.optim.Adam(policy.parameters(), lr)
+        self.held = [*policy.parameters()]
+        self.optimizer = torch.optim.Adam(self.held, lr)
         self.pretrained = self.iterations = 0  # steps and iterations so far
 
     def pretrain(self, steps: int) -> float:
@@ -126,6 +137,7 @@ class AcquisitionTrainer:
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
+        check_held(self.held, self.policy.parameters(), "policy")
         self.policy.train()
         for _ in range(steps):
             self._set_lr(min(1.0, (self.pretrained + 1) / max(self.warmup, 1)))
@@ -143,6 +155,7 @@ class AcquisitionTrainer:
             whose weight is 0; ``return``, the discounted sum of the rewards, and ``regret``, that after the last trial,
             as means over the runs.
         """
+        check_held(self.held, self.policy.parameters(), "policy")
         rise, left = (self.iterations + 1) / max(self.warmup, 1), self.total - self.iterations
         self._set_lr(min(1.0, rise, max(0, left) / max(self.total - self.warmup, 1)))
         episodes = self.pool.draw(self.episodes, self.generator)
