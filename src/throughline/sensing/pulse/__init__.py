@@ -9,6 +9,7 @@ text leaves open is this project's choice, and marked as such.
 Videos are ``(..., 3, T, H, W)``, colour traces ``(..., T, 3)``, pulses ``(..., T)``; rates are beats per minute.
 """
 
+from throughline.sensing.pulse.filters import bandpass, detrend
 from throughline.sensing.pulse.generator import synthetic_pulse_video
 from throughline.sensing.pulse.loss import PulseLoss, neg_pearson, pulse_spectrum
 from throughline.sensing.pulse.network import (
@@ -18,7 +19,8 @@ from throughline.sensing.pulse.network import (
     normalized_difference,
     temporal_shift,
 )
-from throughline.sensing.pulse.signal import bandpass, chrom, detrend, green, heart_rate, pos, pulse_snr
+from throughline.sensing.pulse.rate import heart_rate, pulse_snr
+from throughline.sensing.pulse.traces import chrom, green, pos
 from throughline.sensing.pulse.video import read_video
 
 __all__ = [

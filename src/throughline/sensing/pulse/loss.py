@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from throughline.sensing.pulse.signal import _check_rate, _check_signal, heart_rate
+from throughline.sensing.pulse.checks import check_rate, check_signal
+from throughline.sensing.pulse.rate import heart_rate
 
 __all__ = ["PulseLoss", "neg_pearson", "pulse_spectrum"]
 
@@ -88,7 +89,7 @@ class PulseLoss(nn.Module):
         frequency_weight: tuple[float, float] = (1.0, 5.0),
     ) -> None:
         super().__init__()
-        _check_rate(fs)
+        check_rate(fs)
         if not 0 < bpm_range[0] < bpm_range[1] - 1:
             raise ValueError(f"bpm_range must be two increasing positive rates, got {bpm_range}")
         if not 0 < std < math.inf:
@@ -116,7 +117,7 @@ class PulseLoss(nn.Module):
 
     def frequency_terms(self, prediction: Tensor, bpm: Tensor) -> tuple[Tensor, Tensor]:
         """L_CE and L_LD alone, for clips whose rate is known and whose waveform is not."""
-        _check_signal(prediction, "prediction")
+        check_signal(prediction, "prediction")
         low, high = self.bpm_range
         rate = torch.as_tensor(bpm, device=prediction.device).to(torch.promote_types(prediction.dtype, torch.float32))
         if rate.shape != prediction.shape[:-1]:
@@ -148,8 +149,8 @@ class PulseLoss(nn.Module):
 
 
 def _log_spectrum(pulse: Tensor, fs: float, bpm: Tensor) -> Tensor:
-    _check_signal(pulse, "pulse")
-    _check_rate(fs)
+    check_signal(pulse, "pulse")
+    check_rate(fs)
     if bpm.ndim != 1 or len(bpm) == 0:
         raise ValueError(f"bpm must have shape (n,) with n >= 1, got {tuple(bpm.shape)}")
     x = pulse.to(torch.promote_types(pulse.dtype, torch.float32))
@@ -179,8 +180,8 @@ def _scale(x: Tensor) -> Tensor:
 
 
 def _check_pair(prediction: Tensor, target: Tensor) -> None:
-    _check_signal(prediction, "prediction")
-    _check_signal(target, "target")
+    check_signal(prediction, "prediction")
+    check_signal(target, "target")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction and target must have one shape, got {tuple(prediction.shape)} and {tuple(target.shape)}"

@@ -1,0 +1,99 @@
+"""The rate of a pulse, and how far to trust it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from throughline.sensing.pulse.checks import check_band, check_signal
+from throughline.sensing.pulse.filters import bandpass, detrend, power_of_two
+
+__all__ = ["heart_rate", "pulse_snr"]
+
+
+def heart_rate(pulse: Tensor, fs: float, *, low: float = 0.75, high: float = 2.5, resolution: float = 0.5) -> Tensor:
+    """Beats per minute: where the spectrum of the detrended and band-passed pulse is highest.
+
+    The periodogram is padded to bins of ``resolution`` or finer; filter once, that is here, or the second harmonic of
+    a slow pulse may win. Evaluate on ten seconds and more. Not differentiable; `pulse_snr` says how far to trust it.
+
+    Args:
+        pulse: floating point, ``(..., T)``.
+        fs: frames per second.
+        low: lower edge of the band in Hz.
+        high: upper edge of the band in Hz, below fs/2.
+        resolution: beats per minute between two bins at most.
+
+    Returns:
+        ``(...)`` in the dtype of ``pulse``; NaN for a pulse that does not change beyond its rounding.
+
+    Raises:
+        TypeError: ``pulse`` is not floating point.
+        ValueError: ``pulse`` has no frames, or another argument is out of range.
+
+    >>> t = torch.arange(300) / 30
+    >>> heart_rate(torch.sin(2 * torch.pi * 1.5 * t), 30.0)
+    tensor(90.0879)
+    """
+    check_signal(pulse, "pulse")
+    check_band(fs, low, high)
+    if not 0 < resolution < 60 * (high - low):
+        raise ValueError(f"resolution must be positive and finer than the band, got {resolution}")
+    x = pulse.detach().double()
+    x = bandpass(detrend(x), fs, low, high)
+    bins = power_of_two(max(x.shape[-1], math.ceil(60 * fs / resolution)))
+    power = torch.fft.rfft(x, n=bins).abs()
+    frequency = torch.arange(power.shape[-1], dtype=x.dtype, device=x.device) * (fs / bins)
+    power = power.masked_fill((frequency < low) | (frequency > high), -1.0)
+    rate: Tensor = power.argmax(-1).to(x.dtype) * (60 * fs / bins)
+    rounding = (8 * torch.finfo(pulse.dtype).eps + 1e-11) * pulse.detach().double().abs().amax(-1)
+    return rate.masked_fill(x.abs().amax(-1) <= rounding, math.nan).to(pulse.dtype)
+
+
+def pulse_snr(
+    pulse: Tensor, fs: float, bpm: Tensor, *, low: float = 0.75, high: float = 2.5, tolerance: float = 6.0
+) -> Tensor:
+    """How far a rate stands out of a pulse, in dB: power near it and its double over that of the rest of the band.
+
+    Of a good recording it is above 0 dB, of noise about -5 to -10 dB. The pulse is taken as it is, with a periodogram
+    of the next power of two of T: give a trace with a large mean to `bandpass` first. Differentiable in ``pulse``.
+
+    Args:
+        pulse: floating point, ``(..., T)``, long enough that a bin lies within ``tolerance``: some 3 seconds.
+        fs: frames per second.
+        bpm: ``(...)``, beats per minute: the true rate, or that of `heart_rate`.
+        low: lower edge of the band in Hz.
+        high: upper edge of the band in Hz, below fs/2.
+        tolerance: beats per minute on either side that count as near.
+
+    Returns:
+        ``(...)`` in the dtype of ``pulse``; NaN where ``bpm`` is NaN or the pulse is constant zero.
+
+    Raises:
+        TypeError: ``pulse`` is not floating point.
+        ValueError: ``pulse`` is too short, or another argument is out of range.
+
+    >>> t = torch.arange(300) / 30
+    >>> bool(pulse_snr(torch.sin(2 * torch.pi * 1.5 * t), 30.0, torch.tensor(90.0)) > 5)
+    True
+    """
+    check_signal(pulse, "pulse")
+    check_band(fs, low, high)
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be positive and finite, got {tolerance}")
+    n = power_of_two(pulse.shape[-1])
+    if fs / n > tolerance / 30:
+        least = power_of_two(math.ceil(30 * fs / tolerance)) // 2 + 1
+        raise ValueError(f"pulse must have at least {least} frames at fs={fs}, got {pulse.shape[-1]}")
+    x = pulse.double()
+    scale = x.detach().abs().amax(-1, keepdim=True)
+    x = x / torch.where(scale > 0, scale, 1)
+    power = torch.fft.rfft(x, n=n).abs().square()
+    frequency = torch.arange(n // 2 + 1, dtype=x.dtype, device=x.device) * (fs / n)
+    rate = torch.as_tensor(bpm, device=x.device).double().unsqueeze(-1) / 60
+    near = ((frequency - rate).abs() <= tolerance / 60) | ((frequency - 2 * rate).abs() <= tolerance / 60)
+    rest = (frequency >= low) & (frequency <= high) & ~near
+    inside, outside = (power * near).sum(-1), (power * rest).sum(-1)
+    tiny = torch.finfo(x.dtype).tiny
+    decibel: Tensor = 10 * (inside.clamp_min(tiny).log10() - outside.clamp_min(tiny).log10())
+    return decibel.masked_fill((scale == 0).squeeze(-1) | rate.isnan().squeeze(-1), math.nan).to(pulse.dtype)
