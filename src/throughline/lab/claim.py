@@ -10,7 +10,7 @@ from throughline.catalog import paper
 from throughline.data.source import Kind
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Check
-from throughline.lab.extras import how_to_install
+from throughline.lab.extras import how_to_install, installed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def require(module: str, *, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:  # the last two from native code built for another torch
-        absent = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
-        package = (absent or module).partition(".")[0]
-        why = "is not installed" if package == absent else f"cannot be imported ({' '.join(str(error).split())})"
+        name = error.name if isinstance(error, ModuleNotFoundError) and error.name else module
+        package = name.partition(".")[0]
+        why = f"cannot be imported ({' '.join(str(error).split())})" if installed(package) else "is not installed"
         raise ThroughlineError(f"{package} {why}; {how_to_install([package], extra)}") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 
-__all__ = ["EXTRAS", "how_to_install", "missing"]
+__all__ = ["EXTRAS", "how_to_install", "installed", "missing"]
 
 EXTRAS = {  # by extra, the name on the package index of what is imported under the name before it
     "imaging": {"deepinv": "deepinv", "skimage": "scikit-image"},
@@ -30,9 +30,17 @@ EXTRAS = {  # by extra, the name on the package index of what is imported under 
 NEED_TORCHVISION = frozenset({"deepinv", "lightly", "timm", "torchvision"})
 
 
+def installed(module: str) -> bool:
+    """Whether a module can be found, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, and was not made by the import system
+        return True
+
+
 def missing(extra: str) -> tuple[str, ...]:
     """The modules of an extra that are not installed."""
-    return tuple(module for module in EXTRAS[extra] if find_spec(module) is None)
+    return tuple(module for module in EXTRAS[extra] if not installed(module))
 
 
 def how_to_install(modules: Iterable[str], extra: str) -> str:
@@ -46,7 +54,7 @@ def how_to_install(modules: Iterable[str], extra: str) -> str:
     if not NEED_TORCHVISION & {*names, *modules}:
         return f'pip install "throughline[{extra}]"'
     steps = []
-    if "torchvision" in modules or (NEED_TORCHVISION & {*modules} and find_spec("torchvision") is None):
+    if "torchvision" in modules or (NEED_TORCHVISION & {*modules} and not installed("torchvision")):
         steps.append(f"pip install --no-deps torchvision (the build that matches torch {version('torch')})")
     others = [names.get(module, module) for module in modules if module != "torchvision"]
     return ", then ".join([*steps, f"pip install {' '.join(others)}"] if others else steps)
