@@ -4,6 +4,7 @@ Exit codes: 0 every claim held, 1 a claim refuted or not shown, 2 bad usage, 3 a
 """
 
 import errno
+import io
 import json
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ __all__ = ["main"]
 
 SCALES = ("smoke", "laptop", "paper")
 INCOMPLETE = 3
+SPACE, ELSEWHERE = "free some space and run the same command again", "choose another folder with --out"
+CURES = {  # what the user can mend of what the operating system refuses
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), SPACE),
+    **dict.fromkeys((errno.EROFS, errno.EISDIR, errno.ENOTDIR), ELSEWHERE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"change its permissions, or {ELSEWHERE}"),
+    errno.ENAMETOOLONG: "give a shorter one",
+}
 
 
 class Usage(click.ClickException):
@@ -32,17 +40,23 @@ class Usage(click.ClickException):
 class Commands(click.Group):
     """Turns what the user can mend into one clear line; anything else stays a traceback, for it is our fault."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a mark that the terminal lacks must not cost a result
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ThroughlineError as error:
             raise Usage(str(error), error.exit_code) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            cure = CURES.get(error.errno or 0)
+            if cure is None:
                 raise
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            cure = "free some space and run the same command again" if full else "choose another folder with --out"
             where = error.filename or "the results folder"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise Usage(f"{error.strerror}: {where}; {cure}", INCOMPLETE if full else 2) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -86,9 +100,9 @@ def list_papers(text: tuple[str, ...], area: str | None, as_json: bool) -> None:
     for name in dict.fromkeys(entry.area for entry in found):
         click.secho(f"\n{name}", bold=True)
         for entry in (e for e in found if e.area == name):
-            click.echo(f"  {'●' if entry.available else '○'} {entry.slug:21} {entry.offers}")
+            click.echo(f"  {'●' if entry.available else ' '} {entry.slug:21} {entry.offers}")
     ready = sum(entry.available for entry in found)
-    return click.echo(f"\n{len(found)} papers; ● {ready} can be run, ○ {len(found) - ready} planned")
+    return click.echo(f"\n{len(found)} papers; {ready} can be run (●), {len(found) - ready} are planned")
 
 
 @main.command()
@@ -126,6 +140,8 @@ def show(slug: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: Any) -> None:
     """Run the claims of PAPERS: every arm on every seed, then a verdict and a report."""
+    if sys.platform == "win32":
+        raise Usage("claims run on Linux and macOS, this is Windows: use its Subsystem for Linux (WSL)")
     from throughline.session import Request, repeat, run_claim
 
     if like is not None:
@@ -212,9 +228,8 @@ def verify(keys: tuple[str, ...]) -> None:
 @main.command()
 def doctor() -> None:
     """Print what a bug report needs: versions, cores, folders, extras."""
-    from importlib.util import find_spec
-
     from throughline.data import folders
+    from throughline.lab.extras import EXTRAS, how_to_install, missing
     from throughline.lab.runner import cores
     from throughline.lab.store import code_version
 
@@ -223,20 +238,10 @@ def doctor() -> None:
     click.echo(
         f"{'python':14} {sys.version.split()[0]}\n{'cores':14} {cores()}\n{'data':14} {', '.join(map(str, folders()))}"
     )
-    extras = {
-        "imaging": "deepinv",
-        "parquet": "pyarrow",
-        "physics": "skfem",
-        "search": "optuna",
-        "tensorboard": "tensorboard",
-        "video": "av",
-        "paper": "torchvision",
-    }
-    for extra, module in extras.items():
-        there = find_spec(module) is not None
-        click.echo(
-            f'{extra:14} {"installed" if there else f"""missing: pip install "throughline[{extra}]" """}'.rstrip()
-        )
+    for extra in EXTRAS:
+        lacking = missing(extra)
+        found = f"missing {', '.join(lacking)}: {how_to_install(lacking, extra)}" if lacking else "installed"
+        click.echo(f"{extra:14} {found}")
 
 
 def _known(papers: tuple[str, ...]) -> list[str]:

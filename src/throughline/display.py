@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -22,8 +22,9 @@ __all__ = ["Display", "duration"]
 class Display:
     """Follows the events of a run and shows where it stands."""
 
-    def __init__(self, claim: Claim, run: Run, jobs: int, console: Console, sinks: tuple[Sink, ...] = ()) -> None:
-        self.claim, self.run, self.jobs, self.console, self.sinks = claim, run, jobs, console, sinks
+    def __init__(self, claim: Claim, run: Run, jobs: int, console: Console, sinks: Mapping[str, Sink]) -> None:
+        self.claim, self.run, self.jobs, self.console = claim, run, jobs, console
+        self.sinks = dict(sinks)  # by the option that asked for them
         self.metric = claim.checks[0].metric
         self.units = run.units
         self.metrics: dict[Unit, dict[str, float]] = {}
@@ -49,9 +50,8 @@ class Display:
                 self.running[unit] = (time.monotonic(), None)
             case Progress(unit, points, done):
                 self.running[unit] = (self.running[unit][0], done)
-                for sink in self.sinks:
-                    for step, values in points:
-                        sink(self.claim.paper, unit.arm, unit.seed, step, values)
+                for step, values in points:
+                    self._send(unit, step, values)
             case Finished(unit, metrics, _):
                 started = self.running.pop(unit, None)
                 self.metrics[unit] = metrics
@@ -98,6 +98,15 @@ class Display:
         now = time.monotonic()
         current = sum(max(each - (now - started), 0.1 * each) for started, _ in self.running.values())
         return f"about {duration((waiting * each + current) / self.jobs)} left"
+
+    def _send(self, unit: Unit, step: int, values: dict[str, float]) -> None:
+        for option, sink in tuple(self.sinks.items()):
+            try:
+                sink(self.claim.paper, unit.arm, unit.seed, step, values)
+            except Exception as error:  # a tracker's server may be away: that must not cost a run
+                del self.sinks[option]
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._say(f"{option} failed and is left out from here on ({reason})", always=True)
 
     def _say(self, text: str, *, always: bool = False) -> None:
         if self.live is None:

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import math
+from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,17 @@ from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim, find_claim
-from throughline.lab.config import check_device, override, restore
-from throughline.lab.results import Judgement, Results, judge, summary
+from throughline.lab.config import check_device, override
+from throughline.lab.results import Judgement, Results, judge, stored_config, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
-from throughline.lab.store import Unit, read_json
+from throughline.lab.store import MOST_SEED, Unit, read_json
 from throughline.report import write_report
 
 __all__ = ["Ended", "Request", "repeat", "run_claim"]
 
 DEFAULT_SEEDS = {"smoke": 2, "laptop": 10, "paper": 5}
+MOST_SEEDS = 10_000  # more would be a slip of the pen
 COLORS = {"held": "green", "refuted": "red", "not shown": "yellow"}
 
 
@@ -77,18 +80,13 @@ def run_claim(slug: str, request: Request, *, as_json: bool = False) -> Ended:
 def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     """Repeat the unit, or the whole run, whose JSON lies at ``path``; for a unit, compare the numbers."""
     stored = read_json(path)
-    missing = [key for key in ("paper", "scale", "config", "threads") if key not in stored]
-    if missing or ("metrics" in stored) == ("arms" in stored):
-        raise ThroughlineError(f"{path} is not a stored result: give a units/*.json or a run.json of a run's folder")
     claim = find_claim(stored["paper"])
-    if stored["scale"] not in claim.scales:
-        raise ThroughlineError(f"{path}: {claim.paper} has no scale {stored['scale']!r}")
-    config = restore(type(claim.scales[stored["scale"]]), stored["config"])
+    config = stored_config(claim, stored)
     source = getattr(config, "data", None)
     if source is not None and Source.of(source.path, source.target, source.size).digest != source.digest:
         raise DataError(f"{source.path}: its content is not what {path} was computed from; restore the file")
     single = "metrics" in stored
-    arms = (stored["arm"],) if single else tuple(stored["arms"])
+    arms = _arms(claim, stored["arm"] if single else ",".join(stored["arms"]))
     seeds = (stored["seed"],) if single else tuple(stored["seeds"])
     command = command_line(["run", "--like", str(path)])
     manifest = plan(claim, stored["scale"], config, arms, seeds, threads=stored["threads"], command=command)
@@ -120,17 +118,21 @@ def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
     wrong = f"--seeds wants a count (5), a range (10:20) or a list (3,7) of different numbers from 0, got {text!r}"
     try:
         if text is None:
-            seeds = tuple(range(default))
+            seeds: Sequence[int] = range(default)
         elif "," in text:
-            seeds = tuple(int(part) for part in text.split(","))
+            seeds = [int(part) for part in text.split(",")]
         else:
             first, colon, last = text.partition(":")
-            seeds = tuple(range(int(first), int(last))) if colon else tuple(range(int(first)))
+            seeds = range(int(first), int(last)) if colon else range(int(first))
     except ValueError:
         raise ThroughlineError(wrong) from None
+    if seeds[MOST_SEEDS:]:
+        raise ThroughlineError(f"--seeds: {text} are more than a run takes, which is {MOST_SEEDS}")
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ThroughlineError(wrong)
-    return seeds
+    if max(seeds) > MOST_SEED:
+        raise ThroughlineError(f"--seeds: a seed is at most {MOST_SEED}, got {max(seeds)}")
+    return tuple(seeds)
 
 
 def _work(
@@ -138,11 +140,12 @@ def _work(
 ) -> tuple[Ended, Results]:
     progress = Console(stderr=True)
     jobs = _jobs(request, manifest["threads"])
-    sinks = tuple(find_sink(name) for name in request.sink_names)
+    sinks = {f"--sink {name}": find_sink(name) for name in request.sink_names}
     if request.tensorboard is not None:
-        sinks = (*sinks, tensorboard(request.tensorboard))
+        sinks["--tensorboard"] = tensorboard(request.tensorboard)
     check_device(config)
-    claim.prepare(config)
+    with chdir("."):  # back to where the user is, whatever a claim does
+        claim.prepare(config)
     run, resumed = open_run(request.out, manifest, resume=request.resume, warn=progress.print)
     if resumed:
         done = len(run.units) - len(run.unfinished())
@@ -216,7 +219,7 @@ def _arms(claim: Claim, text: str | None) -> tuple[str, ...]:
         if arm not in every:
             near = difflib.get_close_matches(arm, every, n=1)
             hint = f"did you mean {near[0]}?" if near else f"{claim.paper} has {', '.join(every)}"
-            raise ThroughlineError(f"--arms: unknown arm {arm!r}; {hint}")
+            raise ThroughlineError(f"{claim.paper}: unknown arm {arm!r}; {hint}")
     if not chosen:
         raise ThroughlineError(f"--arms: no arm given; {claim.paper} has {', '.join(every)}")
     return tuple(arm for arm in every if arm in chosen)

@@ -294,5 +294,5 @@ def test_no_network_and_no_package_are_one_clear_line(monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match="fetch_datasets: Name or service not known"):
         CLAIM.prepare(PAPER)
     monkeypatch.setitem(sys.modules, "torchvision", None)  # type: ignore[arg-type]
-    with pytest.raises(ThroughlineError, match=r'pip install "throughline\[paper\]"'):
+    with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(replace(PAPER, models=("resnet",)))

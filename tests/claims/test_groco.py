@@ -147,7 +147,7 @@ def test_imagenet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ThroughlineError, match=r'pip install "throughline\[paper\]"'):
+    with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(dataclasses.replace(config, root=str(tmp_path)))
 
 

@@ -331,5 +331,5 @@ def test_data_of_the_papers_scale_missing() -> None:
 
 def test_says_how_to_install_what_the_papers_scale_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ThroughlineError, match=r'pip install "throughline\[paper\]"'):
+    with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(PAPER)

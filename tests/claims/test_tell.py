@@ -242,7 +242,7 @@ def test_the_papers_settings() -> None:
 
 def test_names_what_is_missing_or_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ThroughlineError, match=r'pip install "throughline\[paper\]"'):
+    with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(replace(CLAIM.scales["paper"], device="cpu"))
     with pytest.raises(ThroughlineError, match=r"pretrain must be in \[0, epochs\), got 4 of 4"):
         CLAIM.prepare(replace(SMOKE, pretrain=4))

@@ -133,7 +133,7 @@ def tree_digest(folder: Path) -> str:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         lines += [Path(parent, name) for name in files if not name.startswith(".")]
-    named = sorted((f"./{file.relative_to(folder).as_posix()}".encode(), file) for file in lines)
+    named = sorted((os.fsencode(f"./{file.relative_to(folder).as_posix()}"), file) for file in lines)
     total = hashlib.sha256()
     for name, file in named:
         total.update(sha256(file).encode() + b"  " + name + b"\n")

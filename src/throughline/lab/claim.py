@@ -10,6 +10,7 @@ from throughline.catalog import paper
 from throughline.data.source import Kind
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Check
+from throughline.lab.extras import how_to_install, installed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,22 +79,30 @@ def find_claim(slug: str) -> Claim:
 
     Raises:
         ThroughlineError: no such paper (with the nearest names), or its claim is not written yet.
+        TypeError: its package does not hand out one class for the paper.
     """
     entry = paper(slug)
     if not entry.available:
         raise ThroughlineError(f"{slug} is in the catalogue but its claim is not written yet; see `throughline list`")
     module = importlib.import_module(entry.claim_module)
-    own = (value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Claim))
-    return next(value() for value in own if value.__module__ == f"{module.__name__}.claim")
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Claim)]
+    own = [value for value in classes if getattr(value, "paper", None) == entry.slug]
+    if len(own) != 1:
+        names = ", ".join(value.__name__ for value in own) or "none"
+        raise TypeError(f"{entry.claim_module} must hand out one Claim whose paper is {entry.slug!r}, got {names}")
+    return own[0]()
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import an optional package, or say how to install it.
+    """Import an optional package, or say how to install it beside the torch that is there.
 
     >>> require("json", extra="all").__name__
     'json'
     """
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise ThroughlineError(f'{module} is not installed; pip install "throughline[{extra}]"') from None
+    except (ImportError, OSError, RuntimeError) as error:  # the last two from native code built for another torch
+        name = error.name if isinstance(error, ModuleNotFoundError) and error.name else module
+        package = name.partition(".")[0]
+        why = f"cannot be imported ({' '.join(str(error).split())})" if installed(package) else "is not installed"
+        raise ThroughlineError(f"{package} {why}; {how_to_install([package], extra)}") from None

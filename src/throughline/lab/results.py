@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from throughline.errors import ThroughlineError
 from throughline.lab.checks import Outcome
 from throughline.lab.claim import Claim, find_claim
 from throughline.lab.config import restore
 from throughline.lab.store import Run, Unit
 
-__all__ = ["Judgement", "Results", "judge", "load_results", "summary"]
+__all__ = ["Judgement", "Results", "judge", "load_results", "stored_config", "summary"]
 
 MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside the claim's own metrics
 
@@ -118,11 +119,21 @@ def judge(results: Results) -> Judgement:
     return Judgement("held", f"every one of {len(verdicts)} checks held", outcomes)
 
 
+def stored_config(claim: Claim, manifest: Mapping[str, Any]) -> Any:
+    """The config that a manifest, or a unit's result, was stored with.
+
+    Raises:
+        ThroughlineError: this version of the claim has no such scale, or another config.
+    """
+    if manifest["scale"] not in claim.scales:
+        raise ThroughlineError(f"{claim.paper} has no scale {manifest['scale']!r}; it has {', '.join(claim.scales)}")
+    return restore(type(claim.scales[manifest["scale"]]), manifest["config"])
+
+
 def load_results(run: Run) -> Results:
     """A stored run as results of its claim; its config is rebuilt from the run's manifest."""
     claim = find_claim(run.paper)
-    config = restore(type(claim.scales[run.manifest["scale"]]), run.manifest["config"])
-    return Results(claim, run, config)
+    return Results(claim, run, stored_config(claim, run.manifest))
 
 
 def summary(results: Results, judgement: Judgement) -> dict[str, Any]:

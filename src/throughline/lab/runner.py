@@ -85,12 +85,13 @@ def open_run(
         for path in sorted((root / manifest["paper"]).glob("*/run.json"), reverse=True):
             try:
                 run = Run(path.parent)
+                if run.manifest["key"] == manifest["key"] and (resume or run.unfinished()) and not _busy(run):
+                    run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]), manifest["command"])
+                    return run, True
             except ThroughlineError as error:
                 warn(f"{error}; ignored")
-                continue
-            if run.manifest.get("key") == manifest["key"] and (resume or run.unfinished()) and not _busy(run):
-                run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]), manifest["command"])
-                return run, True
+            except OSError as error:
+                warn(f"cannot go on in {path.parent}: {error.strerror}; ignored")
         if resume:
             what = f"no run of this exact configuration of {manifest['paper']} in {root}"
             raise ThroughlineError(f"nothing to resume: {what}")

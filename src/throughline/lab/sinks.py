@@ -58,8 +58,9 @@ def find_sink(name: str) -> Sink:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ThroughlineError(f"--sink: cannot load {name!r}: {error}") from None
+    except Exception as error:  # whatever a tracker's module raises as it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ThroughlineError(f"--sink: cannot load {name!r}: {reason}") from None
     if not callable(found):
         raise ThroughlineError(f"--sink wants package.module:function, got {name!r}")
     return found  # type: ignore[no-any-return]

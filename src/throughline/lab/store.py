@@ -4,7 +4,7 @@ runs/<paper>/<run id>/run.json                 what was asked: config, arms, see
                           units/<arm>-<seed>.json  what came out: metrics, curves, times (digest in the last key)
                           units/<arm>-<seed>.npz   arrays for the figures
                           units/<arm>-<seed>.txt   the traceback of a unit that failed
-                      units/<arm>-<seed>.log   what it printed
+                          units/<arm>-<seed>.log   what it printed
                           report.html, figures/    what a reader looks at
 """
 
@@ -18,14 +18,19 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 import throughline
 from throughline.errors import ThroughlineError
 
 __all__ = ["Run", "Unit", "code_version", "find_run", "new_run", "read_json", "unit_key", "write_atomically"]
+
+
+MOST_SEED = 2**32 - 1  # NumPy's generators take no larger one
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 class Unit(NamedTuple):
@@ -39,12 +44,44 @@ class Unit(NamedTuple):
         return f"{self.arm}-{self.seed}"
 
 
+class Manifest(BaseModel):
+    """A run.json: what was asked, all that the numbers depend on (hashed in ``key``), and the facts around them."""
+
+    paper: str
+    scale: str
+    arms: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    config: dict[str, Any]
+    threads: PositiveInt
+    key: str
+    command: str
+    versions: dict[str, str]
+    commit: str | None
+    host: dict[str, Any]
+
+
+class Result(BaseModel):
+    """A unit's JSON, as far as it takes to repeat the unit."""
+
+    paper: str
+    scale: str
+    arm: str
+    seed: Seed
+    config: dict[str, Any]
+    threads: PositiveInt
+    metrics: dict[str, float]
+
+
 class Run:
-    """A run's folder and what was asked of it."""
+    """A run's folder and what was asked of it.
+
+    Raises:
+        ThroughlineError: the folder's run.json cannot be read, or is not one.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest: dict[str, Any] = read_json(folder / "run.json")
+        self.folder = folder.absolute()  # for good: a claim, or a library in it, may change the working folder
+        self.manifest = read_json(folder / "run.json")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -187,7 +224,7 @@ def code_version() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of ours, or a clear error."""
+    """A JSON object of ours, a run.json or a unit's result, with all its keys, or a clear error."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -196,6 +233,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ThroughlineError(f"{path} is not valid JSON; delete the run's folder, or restore the file") from None
     if not isinstance(value, dict):
         raise ThroughlineError(f"{path} does not hold a JSON object")
+    try:
+        (Result if "metrics" in value else Manifest).model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        raise ThroughlineError(
+            f"{path} is not a stored result ({what}); it takes a run.json or units/*.json of a run's folder"
+        ) from None
     return value
 
 
@@ -203,7 +248,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as stream:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as stream:  # file names need not be UTF-8
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -3,7 +3,6 @@
 import faulthandler
 import os
 import random
-import resource
 import sys
 import threading
 import time
@@ -131,7 +130,7 @@ def _seed(seed: int, threads: int) -> None:
 
 def _speak_into(path: Path) -> None:
     """Send what a unit prints, and a crash in native code, to a file: the parent's display stays whole."""
-    stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # less what the user's umask takes away
     for standard in (1, 2):
         os.dup2(stream, standard)
     faulthandler.enable()
@@ -153,5 +152,7 @@ def _peak_mb() -> float:
     if PROCESS.exists():  # Linux: getrusage there reports the parent's peak too, carried over by the start of a process
         line = next(line for line in PROCESS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
+    import resource  # here, for Windows has none: the command line says so, and what runs no units works there
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -3,11 +3,14 @@
 import io
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
@@ -79,6 +82,7 @@ def svg(figure: Figure, name: str) -> str:
     """``figure`` as an SVG element: black follows the page's text colour, text stays text, ids carry ``name``."""
     for legend in filter(None, (axis.get_legend() for axis in figure.axes)):
         legend.set_frame_on(False)  # a frame brings a ground of its own, white on a dark page
+    _take_literally(figure)
     stream = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
@@ -87,3 +91,31 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|href="#|url\(#)(?!' + re.escape(name) + ")", rf"\g<1>{name}-", text)
     return re.sub(r"font: ([^;]*?)'DejaVu Sans'[^;\"]*", r"font: \1system-ui, sans-serif", text)
+
+
+def _take_literally(figure: Figure) -> None:
+    """Show texts as they are: a dollar in the name of a file or a class opens no formula, a stray byte is spelt out.
+
+    Only the powers of ten of logarithmic axes are formulas, which Matplotlib itself writes as it draws.
+    """
+    sides = [side for axes in figure.axes for side in (axes.xaxis, axes.yaxis)]
+    ticks = [(side.get_major_formatter(), side.get_major_ticks()) for side in sides]
+    ticks += [(side.get_minor_formatter(), side.get_minor_ticks()) for side in sides]
+    powers = set()
+    for kind, found in ticks:
+        if isinstance(kind, LogFormatter):
+            powers |= {label for tick in found for label in (tick.label1, tick.label2)}
+        elif isinstance(kind, FuncFormatter):  # names that a claim has set
+            kind.func = partial(_named, kind.func)
+    for text in figure.findobj(Text):
+        text.set_text(_printable(text.get_text()))
+        if text not in powers:
+            text.set_parse_math(False)
+
+
+def _named(name: Callable[..., str], value: float, place: int | None) -> str:
+    return _printable(name(value, place))
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

@@ -60,9 +60,9 @@ def write_comparison(first: Results, second: Results, path: Path) -> Path:
     arms = [arm for arm in first.arms if arm in second.arms]
     metrics = [metric for metric in first.metrics if metric in second.metrics]
     drawn = []
-    for metric in metrics:
+    for number, metric in enumerate(metrics, 1):
         rows = [(arm, first.values(metric, arm), second.values(metric, arm)) for arm in arms]
-        drawn.append((metric, svg(comparison(metric, rows, names), f"compare-{metric}")))
+        drawn.append((metric, svg(comparison(metric, rows, names), f"compare-{number}")))
     configs = (first.run.manifest["config"], second.run.manifest["config"])
     versions = (first.run.manifest["versions"], second.run.manifest["versions"])
     html = _template("compare.html").render(
@@ -134,7 +134,7 @@ def _effect(outcome: Outcome) -> str:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
