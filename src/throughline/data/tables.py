@@ -20,7 +20,7 @@ __all__ = ["Table", "binary", "embedded", "read_table", "read_unlabelled"]
 MOST_TEXTS = 1000  # different texts in a column: beyond, it is a name, and one-hot columns would fill the memory
 NAMES = 10, 0.8  # different texts and their share of the rows: from here on a column is suspected to hold names
 SHOWN = 6  # classes or columns in a message
-MOST_CLASSES = 20  # different whole numbers in a target: beyond, they are described as numbers
+MOST_CLASSES = 20  # different numbers in a target: beyond, they are described as numbers
 
 
 class Table(NamedTuple):
@@ -36,7 +36,7 @@ class Table(NamedTuple):
         """What it holds in one line: rows, numeric and one-hot columns, the target, and which class is positive.
 
         >>> embedded("breast_cancer").described()
-        'breast_cancer: 569 rows, 30 numeric columns; target target: 0 (212), 1 (357), positive class 0'
+        'breast_cancer: 569 rows, 30 numeric columns; target 'target': 0 (212), 1 (357), positive class 0'
         """
         groups = _one_hot(self)
         hot = sum(map(len, groups.values()))
@@ -45,7 +45,7 @@ class Table(NamedTuple):
         if hot:
             each = ", ".join(f"{name} {len(places):,}" for name, places in list(groups.items())[:SHOWN])
             parts.append(f"{hot:,} one-hot columns ({each}{', …' * (len(groups) > SHOWN)})")
-        return f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}; target {self.target}: {_classes(self)}"
+        return f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}; target {self.target!r}: {_classes(self)}"
 
 
 def read_table(
@@ -241,7 +241,7 @@ def _one_hot(table: Table) -> dict[str, list[int]]:
 
 def _classes(table: Table) -> str:
     classes, counts = np.unique(table.y, return_counts=True)
-    if table.y.dtype.kind == "f" or (table.y.dtype.kind in "iu" and len(classes) > MOST_CLASSES):
+    if table.y.dtype.kind in "iuf" and len(classes) > MOST_CLASSES:
         return f"{len(classes):,} different numbers from {classes[0]} to {classes[-1]}"
     each = [f"{label} ({count:,})" for label, count in zip(classes[:SHOWN], counts, strict=False)]
     shown = ", ".join(each) + (f" and {len(classes) - SHOWN:,} more classes" if len(classes) > SHOWN else "")
