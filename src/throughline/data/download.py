@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from throughline.errors import ThroughlineError
@@ -43,6 +44,9 @@ VARIABLE = "THROUGHLINE_DATA"
 
 class DataError(ThroughlineError, ValueError):
     """Data that is missing, altered or unfit; the message names the file and the cure."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode(errors="backslashreplace").decode())  # file names need not be UTF-8
 
 
 class Entry(NamedTuple):
@@ -123,10 +127,12 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     """Return the user's own file or folder, or the verified file of a registry key.
 
     Raises:
-        DataError: it is neither.
+        DataError: it is neither, or a pipe or device.
     """
     own = Path(path).expanduser()
     if own.exists():
+        if not (own.is_file() or own.is_dir()):
+            raise _no_file(own)
         return own
     if os.fspath(path) in {entry.key for entry in entries()}:
         return fetch(os.fspath(path))
@@ -137,11 +143,17 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file; read once in a process, and again when its size or time of change differ."""
     try:
         stat = path.stat()
+        if not S_ISREG(stat.st_mode):
+            raise _no_file(path)
         return _sha256(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the file and its permissions"
         ) from error
+
+
+def _no_file(path: Path) -> DataError:
+    return DataError(f"{path}: a pipe or device, which can be read but once; save its content in a file and give that")
 
 
 @functools.cache

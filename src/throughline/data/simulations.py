@@ -30,14 +30,15 @@ def read_simulation(folder: str | os.PathLike[str]) -> Simulation:
 
     The ``.npz`` holds ``inputs`` and ``outputs``, both ``(N, nodes)``: one row a simulation, one column a vertex of the
     finest mesh in the order of its file. A mesh file is anything that meshio reads; groups of boundary facets keep
-    their names. Further files are coarser meshes of the same domain.
+    their names. Points that no cell uses are left out, and so are their values. Further files are coarser meshes of the
+    same domain.
 
     Raises:
         DataError: files that are missing, unreadable or do not go together, values that are not finite, a mesh with an
-            inverted or degenerate cell; names the file.
+            inverted or degenerate cell, with cells of two kinds, or bent through space; names the file.
         ImportError: scikit-fem is not installed.
     """
-    place = Path(folder)
+    place = Path(folder).expanduser()
     files = sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
     values = [file for file in files if file.suffix == ".npz"]
     if len(values) != 1:
@@ -45,18 +46,19 @@ def read_simulation(folder: str | os.PathLike[str]) -> Simulation:
     named = [(file, _mesh(file)) for file in files if file.suffix != ".npz"]
     if not named:
         raise DataError(f"{place}: no mesh file beside {values[0].name}; give one that meshio reads")
-    named.sort(key=lambda pair: pair[1].p.shape[1])
-    if len({type(mesh) for _, mesh in named}) > 1:
-        kinds = ", ".join(f"{file.name} of {type(mesh).__name__}" for file, mesh in named)
+    named.sort(key=lambda pair: pair[1][0].p.shape[1])
+    if len({type(mesh) for _, (mesh, _) in named}) > 1:
+        kinds = ", ".join(f"{file.name} of {type(mesh).__name__}" for file, (mesh, _) in named)
         raise DataError(f"{place}: meshes must be of one kind of cell, got {kinds}")
-    sizes = [mesh.p.shape[1] for _, mesh in named]
+    sizes = [mesh.p.shape[1] for _, (mesh, _) in named]
     if len(set(sizes)) < len(sizes):
         raise DataError(f"{place}: each mesh must be finer than the one before, got {sizes} nodes")
-    inputs, outputs = _values(values[0], named[-1][0], sizes[-1])
-    return Simulation([mesh for _, mesh in named], inputs, outputs)
+    file, (_, used) = named[-1]
+    inputs, outputs = _values(values[0], file, used)
+    return Simulation([mesh for _, (mesh, _) in named], inputs, outputs)
 
 
-def _values(file: Path, mesh: Path, nodes: int) -> tuple[Tensor, Tensor]:
+def _values(file: Path, mesh: Path, used: np.ndarray) -> tuple[Tensor, Tensor]:
     try:
         with np.load(file, allow_pickle=False) as content:
             found = {name: np.asarray(content[name]) for name in content.files}
@@ -69,10 +71,11 @@ def _values(file: Path, mesh: Path, nodes: int) -> tuple[Tensor, Tensor]:
         array = found[name]
         if array.ndim != 2 or array.dtype.kind not in "fiu":
             raise DataError(f"{file}: {name} must be numbers of shape (N, nodes), got {array.dtype} {array.shape}")
-        if array.shape[1] != nodes:
+        if array.shape[1] != len(used):
             raise DataError(
-                f"{file}: {name} has {array.shape[1]} values a row, and the finest mesh ({mesh.name}) {nodes} nodes"
+                f"{file}: {name} has {array.shape[1]} values a row, and the finest mesh ({mesh.name}) {len(used)} nodes"
             )
+        array = array[:, used]
         wrong = ~np.isfinite(array)
         if wrong.any():
             raise DataError(
@@ -87,24 +90,42 @@ def _values(file: Path, mesh: Path, nodes: int) -> tuple[Tensor, Tensor]:
     return made[0], made[1]
 
 
-def _mesh(file: Path) -> Any:
+def _mesh(file: Path) -> tuple[Any, np.ndarray]:
+    """The mesh of a file, without points that no cell uses, and which of the file's points it does use."""
     try:
         import skfem
     except ImportError:
         raise ImportError('scikit-fem is not installed; pip install "throughline[physics]"') from None
+    raw: list[Any] = ["points", "cells"]
     try:
         with _quiet():
-            mesh = skfem.Mesh.load(str(file))
+            mesh = skfem.Mesh.load(str(file), out=raw)
     except (Exception, SystemExit) as error:  # each of meshio's readers raises its own, and some leave
         raise DataError(f"{file}: not a mesh that meshio reads ({error})") from None
     if mesh is None:
         raise DataError(f"{file}: no cells that scikit-fem knows")
+    points, blocks = np.asarray(raw[0]), [block for block in raw[1] if len(block.data)]
+    cells = {block.type: block.data for block in blocks if block.dim == max(other.dim for other in blocks)}
+    if len(cells) > 1:
+        raise DataError(f"{file}: {' and '.join(sorted(cells))} cells in one mesh; give a mesh of one kind of cell")
+    if mesh.dim() == 2 and (beyond := np.ptp(points[:, 2:], axis=0)).any():
+        raise DataError(
+            f"{file}: a surface in space, {beyond[0]:.3g} high; give a mesh in the plane of x and y, or of volumes"
+        )
+    used = np.zeros(len(points), dtype=bool)
+    for block in blocks:
+        if block.type in cells:
+            used[block.data] = True
+    if not used.all():
+        if mesh.p.shape[1] > mesh.nvertices + int((~used).sum()):
+            raise DataError(f"{file}: {int((~used).sum())} points that no cell of the curved mesh uses; remove them")
+        mesh = mesh.remove_unused_nodes()
     if not np.isfinite(mesh.p).all():
         raise DataError(f"{file}: the mesh has nodes that are not finite")
     bad = inverted(mesh)
     if len(bad):
         raise DataError(f"{file}: the mesh has {len(bad)} inverted or degenerate cells, the first is number {bad[0]}")
-    return mesh
+    return mesh, used
 
 
 def inverted(mesh: Any) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from throughline.data.download import DataError, resolve, sha256
-from throughline.data.frames import TABLE_FILES, read_frame
-from throughline.data.tables import Table, read_table
+from throughline.data.frames import TABLE_FILES, notes, read_frame
+from throughline.data.tables import Table, read_table, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,18 @@ class Source:
         if self.kind == "images":
             return ("images", "tables", "simulation", "videos")
         return ("table", "planar", "text") if Path(self.path).suffix.lower() == ".txt" else ("table", "planar")
+
+    def described(self, kind: Kind) -> str:
+        """What is read of it as a kind, and what is left out, in one line."""
+        if kind == "table":
+            file = resolve(self.path)
+            frame = read_frame(file)
+            return "; ".join([table_of(file, frame, self.target).described(), *notes(frame)])
+        if kind == "images":
+            from throughline.data.images import describe_images
+
+            return describe_images(self.path)
+        return f"{Path(self.path).name}: {KINDS[kind]}"
 
     def table(self) -> Table:
         """Read the table; `throughline.data.read_table` says how."""

@@ -1,5 +1,6 @@
 """Splits by seed and scaling without leakage: whatever is learned from data is learned from the training part."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,12 @@ __all__ = ["standardize", "stratified_split"]
 
 
 def stratified_split(
-    labels: "NDArray[Any] | Tensor", seed: int, *, test: float | int = 0.3, validation: float | int = 0.0
+    labels: "NDArray[Any] | Tensor",
+    seed: int,
+    *,
+    test: float | int = 0.3,
+    validation: float | int = 0.0,
+    classes: Sequence[str] = (),
 ) -> tuple[NDArray[np.int64], ...]:
     """Split rows at random: every class has the same share of every part, rounded, and at least one row in each.
 
@@ -25,13 +31,15 @@ def stratified_split(
         seed: of the draw, not negative.
         test: share of all rows in (0, 1), or their number.
         validation: the same for a validation part; 0 for none.
+        classes: names of the classes 0, 1, …, for messages; labels stand for themselves by default.
 
     Returns:
         Disjoint indices in random order that cover all rows: ``(train, test)``, or ``(train, validation, test)``.
 
     Raises:
-        DataError: one class only, or a class with fewer rows than there are parts.
-        ValueError: ``labels`` is not one-dimensional, or a part is too small or too large to hold each class.
+        DataError: one class only, a class with fewer rows than there are parts, or a part that is too small or too
+            large to hold each class.
+        ValueError: ``labels`` is not one-dimensional, or a part is no share or number of rows.
 
     >>> train, test = stratified_split(np.array([0] * 8 + [1] * 2), seed=0, test=0.5)
     >>> np.sort(train // 8), np.sort(test // 8)
@@ -40,24 +48,28 @@ def stratified_split(
     y = np.asarray(labels)
     if y.ndim != 1:
         raise ValueError(f"labels must be one-dimensional, got shape {y.shape}")
+    every, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(every) < 2:
+        raise DataError(f"labels hold {len(every)} class, and a split by class needs two or more; check the target")
+    parts = 3 if validation else 2
+    if counts.min() < parts:
+        label = every[counts.argmin()]
+        name = classes[int(label)] if len(classes) else label
+        raise DataError(
+            f"class {name} has {counts.min()} of {len(y)} rows, and {parts} parts need one each; add rows, or merge or "
+            "remove the class; in a table, another column may be meant (--target)"
+        )
     sizes = {"test": _rows("test", test, len(y))}
     if validation:
         sizes["validation"] = _rows("validation", validation, len(y))
-    classes, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    if len(classes) < 2:
-        raise DataError(f"labels hold {len(classes)} class, and a split by class needs two or more; check the target")
-    if counts.min() <= len(sizes):
-        raise DataError(
-            f"class {classes[counts.argmin()]} has {counts.min()} of {len(y)} rows, and {1 + len(sizes)} parts "
-            "need one each; add rows, or merge or remove the class"
-        )
     order = np.random.default_rng(seed).permutation(len(y))
     part = np.zeros(len(y), np.int64)  # of each row: 0 is the training part
     free = counts - 1 - len(sizes)  # rows that a class can give beyond one for each part
     for number, (name, size) in enumerate(sizes.items(), start=1):
-        if not len(classes) <= size <= len(classes) + free.sum():
-            raise ValueError(
-                f"{name} must leave one row of each of {len(classes)} classes in every part, got {size} rows"
+        if not len(every) <= size <= len(every) + free.sum():
+            raise DataError(
+                f"{name} must leave one row of each of {len(every)} classes in every part, got {size} rows of "
+                f"{len(y)}; add rows, or merge or remove classes"
             )
         quota = _apportion(counts * size / len(y), size, 1 + free)
         for code, count in enumerate(quota):
@@ -95,7 +107,7 @@ def standardize(train: NDArray[Any], *others: NDArray[Any]) -> tuple[NDArray[Any
 
 
 def _rows(name: str, share: float | int, total: int) -> int:
-    count = share if isinstance(share, int) else round(share * total) if 0 < share < 1 else 0
+    count = int(share) if isinstance(share, int | np.integer) else max(1, round(share * total)) if 0 < share < 1 else 0
     if not 0 < count < total:
         raise ValueError(f"{name} must be a share in (0, 1) or a number of rows below {total}, got {share}")
     return count

@@ -37,9 +37,10 @@ def read_videos(folder: str | Path) -> list[LabelledVideo]:
     A file ``<file>.pulse.csv`` beside a video, with the columns time and value, holds its waveform.
 
     Raises:
-        DataError: no such table, a column or a video that is missing, a rate or waveform that cannot be one.
+        DataError: no such table, a column or a video that is missing or outside of the folder, a rate or waveform that
+            cannot be one.
     """
-    place = Path(folder)
+    place = Path(folder).expanduser()
     if not (place / LABELS).is_file():
         raise DataError(f"{place}: no {LABELS} in this folder; give one with the columns file and bpm")
     table = read_frame(place / LABELS)
@@ -60,9 +61,12 @@ def read_videos(folder: str | Path) -> list[LabelledVideo]:
 
 
 def _video(place: Path, name: str) -> Path:
-    if not (place / name).is_file():
+    video = place / name
+    if not video.resolve().is_relative_to(place.resolve()):
+        raise DataError(f"{place / LABELS}: {name} lies outside of the folder; put the video into it")
+    if not video.is_file():
         raise DataError(f"{place / LABELS}: {name} is listed, and there is no such file")
-    return place / name
+    return video
 
 
 def _rate(place: Path, name: str, value: object) -> float:
@@ -76,9 +80,9 @@ def _rate(place: Path, name: str, value: object) -> float:
 
 
 def _pulse(place: Path, name: str) -> NDArray[np.float64] | None:
-    file = place / f"{name}.pulse.csv"
-    if not file.exists():
+    if not (place / f"{name}.pulse.csv").exists():
         return None
+    file = _video(place, f"{name}.pulse.csv")
     table = read_frame(file)
     if not {"time", "value"} <= set(table):
         raise DataError(f"{file}: the columns time and value are wanted, got {', '.join(map(str, table))}")
