@@ -1,12 +1,15 @@
 """The runner with toy claims: paired, seeded, resumable, and robust to units that raise or die."""
 
+import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,12 @@ import pytest
 from tests.lab.toys import Config, Toy
 
 from throughline.errors import ThroughlineError
-from throughline.lab import judge
+from throughline.lab import judge, runner
+from throughline.lab import unit as unit_module
 from throughline.lab.results import Results, summary
 from throughline.lab.runner import Event, SetAside, execute, open_run, pending, plan
-from throughline.lab.store import Run, Unit
-from throughline.lab.unit import Failed, Finished, Progress
+from throughline.lab.store import Run, Unit, find_run, unit_key, write_atomically
+from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
 ARMS = ("plain", "shifted")
 
@@ -37,6 +41,20 @@ def run(root: Path, config: Config, *, jobs: int = 2, **options: Any) -> tuple[R
     folder, _ = start(root, config, **options)
     execute(Toy(), folder, jobs=jobs, on_event=events.append)
     return Results(Toy(), folder, config), events
+
+
+def unit_here(monkeypatch: pytest.MonkeyPatch, folder: Run, unit: Unit) -> list[Progress | Finished | Failed]:
+    """Run one unit in this process, and return what it says to its parent."""
+    monkeypatch.setattr("throughline.lab.unit._speak_into", lambda path: None)
+    monkeypatch.setattr("throughline.lab.unit._seed", lambda seed, threads: None)
+    ours, theirs = Pipe(duplex=False)
+    run_unit(Toy(), folder.folder, unit, 1, theirs)
+    theirs.close()
+    said = []
+    with contextlib.suppress(EOFError):
+        while True:
+            said.append(ours.recv())
+    return said
 
 
 def metrics(results: Results) -> dict[Unit, dict[str, float]]:
@@ -217,3 +235,108 @@ def test_the_key_ignores_where_the_data_lies() -> None:
 
     assert key("a.csv", "1") == key("elsewhere/a.csv", "1")
     assert key("a.csv", "1") != key("a.csv", "2")
+
+
+def test_the_key_holds_threads_scale_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(scale: str = "laptop", threads: int = 1, command: str = "", seeds: tuple[int, ...] = (0,)) -> str:
+        return str(plan(Toy(), scale, Config(), ARMS, seeds, threads=threads, command=command)["key"])
+
+    same = key()
+    assert key(command="throughline run", seeds=(0, 1)) == same  # a run may be widened
+    assert len({same, key(threads=2), key(scale="smoke")}) == 3
+    monkeypatch.setattr(runner, "code_version", lambda: {"source": "another"})
+    assert key() != same
+
+
+def test_a_result_counts_for_its_own_arm_and_seed_alone(tmp_path: Path) -> None:
+    folder = stored(tmp_path, Config())
+    keys = {unit_key(folder.manifest, unit) for unit in folder.units}
+    assert len(keys) == len(folder.units)
+    for other in (Unit("plain", 0), Unit("shifted", 1)):
+        for suffix in ("json", "npz"):
+            folder.file(Unit("plain", 1), suffix).write_bytes(folder.file(other, suffix).read_bytes())
+        with pytest.raises(ValueError, match="was altered"):
+            folder.record(Unit("plain", 1))
+
+
+def test_the_newest_run_goes_on(tmp_path: Path) -> None:
+    older, _ = start(tmp_path, Config())
+    newer, _ = start(tmp_path, Config(), resume=False)
+    assert newer.folder != older.folder
+    assert start(tmp_path, Config())[0].folder == newer.folder
+    assert find_run(tmp_path, "groco").folder == newer.folder
+    assert find_run(tmp_path, older.id).folder == newer.folder  # the beginning of both
+    assert find_run(tmp_path, str(older.folder)).folder == older.folder
+
+
+def test_a_run_that_cannot_be_written_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = start(tmp_path, Config())
+
+    def refused(path: Path, text: str) -> None:
+        if first.folder in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        write_atomically(path, text)
+
+    monkeypatch.setattr("throughline.lab.store.write_atomically", refused)
+    warned: list[str] = []
+    assert start(tmp_path, Config(), warn=warned.append)[0].folder != first.folder
+    assert warned == [f"cannot go on in {first.folder}: Permission denied; ignored"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"arms": None}, "arms: field required"),
+        ({"paper": 3}, "paper: input should be a valid string"),
+        ({"seeds": [-1]}, "seeds.0: input should be greater than or equal to 0"),
+        ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
+        ({"seeds": []}, "seeds: list should have at least 1 item"),
+        ({"threads": 0}, "threads: input should be greater than 0"),
+        ({"config": [1]}, "config: input should be a valid dictionary"),
+    ],
+)
+def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    folder, _ = start(tmp_path, Config())
+    manifest = {**folder.manifest, **change}
+    path = folder.folder / "run.json"
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+    with pytest.raises(ThroughlineError, match="is not a stored result") as caught:
+        Run(folder.folder)
+    assert f"run.json is not a stored result ({says}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    warned: list[str] = []
+    assert start(tmp_path, Config(), warn=warned.append)[0].folder != folder.folder
+    assert warned == [f"{caught.value}; ignored"]
+
+
+def test_a_claim_may_change_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, _ = start(Path("runs"), Config(note="away"))
+    said = unit_here(monkeypatch, folder, Unit("plain", 0))
+    assert isinstance(said[-1], Finished)
+    assert Path.cwd() == Path("/")
+    assert (tmp_path / "runs" / "groco" / folder.id / "units" / "plain-0.json").is_file()
+    assert folder.record(Unit("plain", 0)) is not None
+    assert Run(folder.folder).folder.is_absolute()
+
+
+def test_a_name_that_is_not_utf_8_reaches_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = start(tmp_path, Config(note="stray"))
+    (failure,) = unit_here(monkeypatch, folder, Unit("plain", 0))
+    assert isinstance(failure, Failed)
+    assert failure.reason == "caf\udce9.png: cannot be read"
+    assert "caf\\udce9.png: cannot be read" in failure.file.read_text(encoding="utf-8")
+
+
+def test_logs_of_units_are_not_executable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[int] = []
+    monkeypatch.setattr("throughline.lab.unit.os.dup2", lambda stream, standard: turned.append(standard))
+    monkeypatch.setattr("throughline.lab.unit.faulthandler.enable", lambda: None)
+    unit_module._speak_into(tmp_path / "plain-0.log")
+    assert turned == [1, 2]
+    assert not (tmp_path / "plain-0.log").stat().st_mode & 0o111
+
+
+def test_units_need_no_module_that_windows_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert "run_unit" in runpy.run_path(str(unit_module.__file__))
