@@ -17,9 +17,11 @@ from tests.lab.toys import Toy
 import throughline.session
 from throughline.cli import main
 from throughline.data import Source
+from throughline.errors import ThroughlineError
 from throughline.lab.runner import Event, Started
 from throughline.lab.store import Run, Unit
 from throughline.lab.unit import Finished, Progress
+from throughline.session import Request
 
 
 def call(*words: object) -> Result:
@@ -196,10 +198,12 @@ def quick(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def instead(claim: Any, run: Run, *, jobs: int, on_event: Callable[[Event], None]) -> None:
         for unit in run.units:
-            values = {"mean": unit.seed + (unit.arm == "shifted") + unit.seed % 2 / 64, "spread": 1.0}
+            values = {"mean": unit.seed + (unit.arm == "shifted") + unit.seed % 2 / 64, "spread": 1.0, "seconds": 7.0}
             on_event(Started(unit))
             on_event(Progress(unit, [(0, {"loss": 1.0}), (1, {"loss": 0.5})], 0.5))
-            run.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+            facts = {key: run.manifest[key] for key in ("paper", "scale", "config", "threads")}
+            measured = {"seconds": 1.0, "peak_mb": 1.0}
+            run.write(unit, {"metrics": values, "measured": measured, "curves": {}, **facts}, {})
             on_event(Finished(unit, values, 1.0))
 
     monkeypatch.setattr("throughline.session.execute", instead)
@@ -376,3 +380,59 @@ def test_the_command_repeats_the_seeds(quick: Path) -> None:
     for given, repeats in (("3", "0:3"), ("4:7", "4:7"), ("7,3,5", "7,3,5"), ("0,4294967295", "0,4294967295")):
         (summary,) = json.loads(call("run", "groco", "--seeds", given, "--json").stdout)
         assert summary["command"] == f"throughline run groco --scale laptop --seeds {repeats}"
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughline.session, "cores", lambda: 4)
+    jobs = throughline.session._jobs
+    assert [jobs(Request(), threads) for threads in (1, 2, 3, 4)] == [4, 2, 1, 1]
+    assert jobs(Request(jobs=4), 1) == 4
+    assert jobs(Request(jobs=1), 4) == 1
+    with pytest.raises(ThroughlineError, match="--jobs 3 with --threads 2 would need 6 cores, this machine has 4"):
+        jobs(Request(jobs=3), 2)
+    with pytest.raises(ThroughlineError, match="--threads 5 is more than the 4 cores"):
+        jobs(Request(), 5)
+
+
+def test_a_stored_unit_is_compared_number_by_number(quick: Path) -> None:
+    words = ("--seeds", 3, "--arms", "shifted,plain", "--set", "steps=4", "--data", "good.csv", "--target", "label")
+    (summary,) = json.loads(call("run", "groco", *words, "--json").stdout)
+    assert summary["arms"] == ["plain", "shifted"]  # in the order of the claim
+    assert summary["seeds"] == [0, 1, 2]
+    assert summary["config"]["steps"] == 4
+    assert summary["command"] == (
+        "throughline run groco --scale laptop --seeds 0:3 --arms plain,shifted --set steps=4"
+        " --data good.csv --target label"
+    )
+    unit = Path(summary["run"]) / "units" / "shifted-1.json"
+    whole = json.loads(unit.read_text())
+
+    def like(**metrics: float) -> Result:
+        (quick / "like.json").write_text(json.dumps({**whole, "metrics": {**whole["metrics"], **metrics}}))
+        return call("run", "--like", "like.json")
+
+    assert like().exit_code == 0
+    assert "spread: 1.0 ≠ 1.5 (stored)" in like(spread=1.5).output
+    assert like(spread=1.5).exit_code == 1
+    assert like(seconds=0.25).exit_code == 0  # a time is never twice the same
+    assert like(lost=2.0).exit_code == 1
+    (quick / "good.csv").write_text("a,b,label\n1,2,0\n2,3,1\n")
+    changed = like()
+    assert changed.exit_code == 2
+    assert "its content is not what like.json was computed from; restore the file" in changed.output
+
+
+def test_ten_seeds_and_one_thread_are_the_default(quick: Path) -> None:
+    (summary,) = json.loads(call("run", "groco", "--json").stdout)
+    assert summary["seeds"] == list(range(10))
+    assert summary["command"] == "throughline run groco --scale laptop"
+    assert json.loads((Path(summary["run"]) / "run.json").read_text())["threads"] == 1
+    (smoke,) = json.loads(call("run", "groco", "--scale", "smoke", "--json").stdout)
+    assert (smoke["verdict"], smoke["seeds"]) == ("no verdict", [0, 1])
+
+
+def test_a_stored_nan_is_the_same_again() -> None:
+    equal = throughline.session._equal
+    assert equal(float("nan"), float("nan"))
+    assert not equal(1.0, float("nan"))
+    assert not equal(None, 1.0)

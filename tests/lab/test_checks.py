@@ -221,3 +221,13 @@ def test_what_is_shown_or_out_of_reach_needs_no_number() -> None:
     assert (held.verdict, held.needed) == ("held", None)
     assert (far.verdict, far.needed) == ("not shown", None)
     assert Matches("m", "a", to="b", margin=0.5).judge(Table(a=[0.1], b=[0.0])).needed is None
+
+
+def test_edges_belong_to_one_side() -> None:
+    """Without spread an interval is a point: at the bound `Costs` holds, `Beats` is refuted, `Matches` is open."""
+    ones = np.ones(4)
+    assert Costs("s", "a", over="b", at_most=1.0).judge(Table(a=ones, b=ones)).verdict == "held"
+    assert Beats("m", "a", over="b", margin=1.0).judge(Table(a=ones, b=0 * ones)).verdict == "refuted"
+    for sign in (1, -1):
+        assert Matches("m", "a", to="b", margin=1.0).judge(Table(a=sign * ones, b=0 * ones)).verdict == "not shown"
+        assert Matches("m", "a", to="b", margin=0.9).judge(Table(a=sign * ones, b=0 * ones)).verdict == "refuted"

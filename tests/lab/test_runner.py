@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.lab.toys import Config, Toy
 
 from throughline.errors import ThroughlineError
@@ -22,7 +23,7 @@ from throughline.lab import judge, runner
 from throughline.lab import unit as unit_module
 from throughline.lab.results import Results, summary
 from throughline.lab.runner import Event, SetAside, execute, open_run, pending, plan
-from throughline.lab.store import Run, Unit, find_run, unit_key, write_atomically
+from throughline.lab.store import Run, Unit, code_version, find_run, unit_key, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
 ARMS = ("plain", "shifted")
@@ -243,7 +244,9 @@ def test_the_key_holds_threads_scale_and_code(monkeypatch: pytest.MonkeyPatch) -
 
     same = key()
     assert key(command="throughline run", seeds=(0, 1)) == same  # a run may be widened
-    assert len({same, key(threads=2), key(scale="smoke")}) == 3
+    another = type("Another", (Toy,), {"paper": "anyloss"})
+    other = plan(another(), "laptop", Config(), ARMS, (0,), threads=1, command="")["key"]
+    assert len({same, other, key(threads=2), key(scale="smoke")}) == 4
     monkeypatch.setattr(runner, "code_version", lambda: {"source": "another"})
     assert key() != same
 
@@ -340,3 +343,87 @@ def test_logs_of_units_are_not_executable(tmp_path: Path, monkeypatch: pytest.Mo
 def test_units_need_no_module_that_windows_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)
     assert "run_unit" in runpy.run_path(str(unit_module.__file__))
+
+
+def test_the_version_of_the_code_is_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def source() -> str:
+        return str(code_version.__wrapped__()["source"])
+
+    monkeypatch.setattr("throughline.__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "a.py").write_text("1")
+    found = [source()]
+    (tmp_path / "a.py").write_text("2")
+    found.append(source())
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    found.append(source())
+    assert len(set(found)) == 3
+    (tmp_path / "notes.txt").write_text("not code")
+    assert source() == found[-1]
+    assert code_version.__wrapped__()["torch"] == torch.__version__
+
+
+def test_a_unit_that_succeeds_at_last_has_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = start(tmp_path, Config())
+    one = Unit("plain", 0)
+    folder.file(one, "txt").write_text("Traceback of an earlier attempt")
+    assert Results(Toy(), folder, Config()).failed == (one,)
+    *progress, finished = unit_here(monkeypatch, folder, one)
+    assert not folder.file(one, "txt").exists()
+    assert isinstance(finished, Finished)
+    record = folder.record(one)
+    assert record is not None
+    assert record["metrics"] == finished.metrics
+    assert record["measured"]["seconds"] == finished.seconds > 0
+    assert (record["arm"], record["seed"], record["threads"]) == ("plain", 0, 1)
+    assert isinstance(progress[0], Progress)
+    assert progress[0].done == pytest.approx(1 / 3)  # the first of three steps is done
+    assert isinstance(progress[-1], Progress)
+    assert progress[-1].done == 1.0
+
+
+def test_variables_are_set_for_the_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    before = dict(os.environ)
+    with runner._environment(3):
+        assert {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
+        assert os.environ["PYTHONHASHSEED"] == "0"
+    assert dict(os.environ) == before
+
+
+def judged(folder: Run) -> tuple[str, int]:
+    judgement = judge(Results(Toy(), folder, Config()))
+    return judgement.verdict, judgement.exit_code
+
+
+@pytest.mark.parametrize(
+    ("gains", "spread", "verdict"),
+    [
+        ((1.0, 1.1), 1.0, ("held", 0)),
+        ((1.0, 1.1), 11.0, ("refuted", 1)),
+        ((1.0, -1.0), 1.0, ("not shown", 1)),
+        ((1.0, -1.0), 11.0, ("refuted", 1)),  # which outranks what is not shown
+    ],
+)
+def test_the_verdict_is_that_of_the_weakest_check(
+    tmp_path: Path, gains: tuple[float, float], spread: float, verdict: tuple[str, int]
+) -> None:
+    folder, _ = start(tmp_path, Config())
+    for unit in folder.units:
+        values = {"mean": gains[unit.seed] * (unit.arm == "shifted"), "spread": spread}
+        folder.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    assert judged(folder) == verdict
+    folder.file(Unit("plain", 0), "json").unlink()
+    assert judged(folder) == ("incomplete", 3)
+
+
+def test_what_the_lab_measures_is_kept_apart(tmp_path: Path) -> None:
+    folder, _ = start(tmp_path, Config(), seeds=(3, 1))
+    for unit in folder.units:
+        measured = {"seconds": 2.0 + unit.seed, "peak_mb": 3.0}
+        folder.write(unit, {"metrics": {"seconds": 9.0, "mean": 1.0}, "measured": measured, "curves": {}}, {})
+    results = Results(Toy(), folder, Config())
+    assert results.values("seconds", "plain") == {1: 3.0, 3: 5.0}
+    assert list(results.values("mean", "plain")) == [1, 3]
+    seeds, _, _ = results.paired("mean", "plain", "shifted")
+    assert seeds == (1, 3)
