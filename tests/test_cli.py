@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +16,12 @@ from tests.lab.toys import Toy
 
 import throughline.session
 from throughline.cli import main
-from throughline.lab.store import Unit
+from throughline.data import Source
+from throughline.errors import ThroughlineError
+from throughline.lab.runner import Event, Started
+from throughline.lab.store import Run, Unit
+from throughline.lab.unit import Finished, Progress
+from throughline.session import Request
 
 
 def call(*words: object) -> Result:
@@ -35,8 +42,15 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text("[1]")
     (tmp_path / "stranger.json").write_text('{"hello": 1}')
+    half = json.dumps({"paper": "groco", "scale": "laptop", "config": {}, "threads": 1, "metrics": {}})
+    (tmp_path / "half.json").write_text(half)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").write_text(half)
+    (tmp_path / "boom.py").write_text("raise ConnectionError('the server is away')")
     return tmp_path
 
+
+LONG = "x" * 300  # more than a file system takes for a name
 
 BAD = [
     (["run", "grco"], "unknown paper 'grco'; did you mean groco?"),
@@ -49,6 +63,13 @@ BAD = [
     (["run", "groco", "--seeds", "many"], "--seeds wants a count (5), a range (10:20) or a list (3,7)"),
     (["run", "groco", "--seeds", "0"], "--seeds wants a count"),
     (["run", "groco", "--seeds", "3,3"], "of different numbers"),
+    (["run", "groco", "--seeds", "3,-1"], "of different numbers from 0"),
+    (["run", "groco", "--seeds", "-1:3"], "of different numbers from 0"),
+    (["run", "groco", "--seeds", "5:5"], "--seeds wants a count"),
+    (["run", "groco", "--seeds", "1000000000"], "--seeds: 1000000000 are more than a run takes, which is 10000"),
+    (["run", "groco", "--seeds", "0:" + "9" * 40], "are more than a run takes"),
+    (["run", "groco", "--seeds", "0,4294967296"], "--seeds: a seed is at most 4294967295, got 4294967296"),
+    (["run", "groco", "--seeds", "4294967295:4294967297"], "a seed is at most 4294967295"),
     (["run", "groco", "--arms", "plane"], "unknown arm 'plane'; did you mean plain?"),
     (["run", "groco", "--arms", ","], "no arm given"),
     (["run", "groco", "--set", "stepz=3"], "no field 'stepz'; the fields are steps: int = 3"),
@@ -62,14 +83,27 @@ BAD = [
     (["run", "groco", "--target", "label"], "give --data with them"),
     (["run", "groco", "--out", "file"], "file"),
     (["run", "groco", "--out", "file/below"], "cannot write results to file/below"),
+    (["run", "groco", "--out", LONG], f"File name too long: {LONG}"),
+    (["report", "--no-open", "--out", LONG], f"File name too long: {LONG}"),
+    (["report", "--no-open", LONG], f"File name too long: {LONG}"),
+    (["report", "--no-open", "--compare", LONG, LONG], f"File name too long: {LONG}"),
+    (["run", "groco", "--data", LONG], f"File name too long: {LONG}"),
+    (["run", "groco", "--tensorboard", LONG], "File name too long"),
+    (["run", "--like", LONG], "File name too long"),
+    (["report", "--no-open", "--out", "file"], "is a file"),
     (["run", "groco", "--sink", "nothing:here"], "--sink: cannot load 'nothing:here'"),
     (["run", "groco", "--sink", "print"], "--sink wants package.module:function"),
+    (["run", "groco", "--sink", "boom:sink"], "cannot load 'boom:sink': ConnectionError: the server is away"),
+    (["run", "groco", "--set", "device=banana"], "no field 'device'"),
+    (["run", "groco", "--scale", "smoke", "--set", "steps=3.5"], "steps=3.5: should be a valid integer"),
     (["run", "groco", "--tensorboard", "file"], "--tensorboard"),
     (["run", "groco", "--resume"], "nothing to resume"),
     (["run", "--like", "missing.json"], "cannot read missing.json: No such file or directory"),
     (["run", "--like", "broken.json"], "broken.json is not valid JSON"),
     (["run", "--like", "other.json"], "other.json does not hold a JSON object"),
-    (["run", "--like", "stranger.json"], "is not a stored result"),
+    (["run", "--like", "stranger.json"], "stranger.json is not a stored result (paper: field required)"),
+    (["run", "--like", "half.json"], "half.json is not a stored result (arm: field required)"),
+    (["report", "--no-open", "half"], "half/run.json is not a stored result (arm: field required)"),
     (["run", "groco", "--like", "stranger.json"], "--like repeats a stored configuration"),
     (["report", "--no-open"], "no run under"),
     (["report", "yesterday", "--no-open"], "no run 'yesterday'"),
@@ -78,7 +112,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words)[:60] for words, _ in BAD])
 def test_a_bad_command_gets_one_clear_line(
     toy: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
@@ -158,15 +192,25 @@ def test_from_command_to_verdict_and_back(toy: Path) -> None:
     assert rebuilt.output.strip() == str(folder / "report.html") or rebuilt.output.strip().endswith("report.html")
 
 
-def test_arms_left_out_make_it_incomplete(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from throughline.lab.store import Run
+@pytest.fixture
+def quick(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy claim, with units that are not computed: their events and results come at once."""
 
-    def instead(claim: Any, run: Run, **_: Any) -> None:
+    def instead(claim: Any, run: Run, *, jobs: int, on_event: Callable[[Event], None]) -> None:
         for unit in run.units:
-            values = {"mean": unit.seed + (unit.arm == "shifted"), "spread": 1.0}
-            run.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+            values = {"mean": unit.seed + (unit.arm == "shifted") + unit.seed % 2 / 64, "spread": 1.0, "seconds": 7.0}
+            on_event(Started(unit))
+            on_event(Progress(unit, [(0, {"loss": 1.0}), (1, {"loss": 0.5})], 0.5))
+            facts = {key: run.manifest[key] for key in ("paper", "scale", "config", "threads")}
+            measured = {"seconds": 1.0, "peak_mb": 1.0}
+            run.write(unit, {"metrics": values, "measured": measured, "curves": {}, **facts}, {})
+            on_event(Finished(unit, values, 1.0))
 
     monkeypatch.setattr("throughline.session.execute", instead)
+    return toy
+
+
+def test_arms_left_out_make_it_incomplete(quick: Path) -> None:
     result = call("run", "groco", "--arms", "plain")
     assert result.exit_code == 3
     assert "arms that the checks need were left out: shifted" in result.output
@@ -207,3 +251,188 @@ def test_data_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_unit_names_are_files(tmp_path: Path) -> None:
     assert Unit("metric_f1", 3).name == "metric_f1-3"
+
+
+def test_a_terminal_that_lacks_a_character_gets_another() -> None:
+    for encoding in ("cp1252", "latin-1"):
+        result = CliRunner(charset=encoding).invoke(main, ["list"])
+        assert result.exit_code == 0, result.output
+        assert "\n  ? groco " in result.output
+        assert "\n    infinite-width " in result.output  # planned papers have no mark, so that the two stay apart
+
+
+def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (quick / "trackers.py").write_text(
+        "calls = []\n"
+        "def away(*point):\n    calls.append('away')\n    raise ConnectionError('no route\\nto host')\n"
+        "def near(*point):\n    calls.append(point)\n"
+    )
+    monkeypatch.syspath_prepend(quick)
+    result = call("run", "groco", "--seeds", 3, "--sink", "trackers:away", "--sink", "trackers:near")
+    assert result.exit_code == 0, result.output
+    told = "--sink trackers:away failed and is left out from here on (ConnectionError: no route to host)"
+    assert result.output.count("left out") == 1
+    assert told in result.output
+    calls = sys.modules.pop("trackers").calls
+    assert calls.count("away") == 1
+    assert calls[1] == ("groco", "plain", 0, 0, {"loss": 1.0})
+    assert len(calls) == 1 + 3 * 3 * 2  # the other one hears of every point
+
+
+def test_windows_is_named(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    result = call("run", "groco")
+    assert result.exit_code == 2
+    assert result.output == "Error: claims run on Linux and macOS, this is Windows: use its Subsystem for Linux (WSL)\n"
+
+
+def test_a_claim_may_change_the_working_folder_anywhere(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: Toy, given: Any) -> dict[str, Any]:
+        os.chdir("/")
+        return {}
+
+    monkeypatch.setattr(Toy, "prepare", away)
+    monkeypatch.setattr(Toy, "figures", away)
+    result = call("run", "groco", "--seeds", 3)
+    assert result.exit_code == 0, result.output
+    assert len(list(quick.glob("runs/groco/*/report.html"))) == 1
+
+
+def test_your_file_may_have_any_name(quick: Path) -> None:
+    for name in ("sales_$10_$20.csv", "caf\udce9.csv", "[red] a\\b {c} <d> & e.csv"):
+        os.rename(quick / "good.csv", quick / name)
+        result = call("run", "groco", "--seeds", 3, "--data", name, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)[0]["config"]["data"]["path"] == str(quick / name)
+        again = call("run", "groco", "--seeds", 4, "--data", name, "--resume")
+        assert again.exit_code == 0, again.output
+        os.rename(quick / name, quick / "good.csv")
+
+
+def test_a_folder_of_files_with_any_name_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "caf\udce9.png").write_bytes(b"1")
+    first = Source.of(tmp_path).digest
+    os.rename(tmp_path / "a" / "caf\udce9.png", tmp_path / "a" / "caf\udce8.png")
+    assert Source.of(tmp_path).digest != first
+
+
+def test_a_run_without_its_keys_is_named(quick: Path) -> None:
+    (summary,) = json.loads(call("run", "groco", "--seeds", 3, "--json").stdout)
+    manifest = Path(summary["run"]) / "run.json"
+    whole = json.loads(manifest.read_text())
+    for key in whole:
+        manifest.write_text(json.dumps({name: value for name, value in whole.items() if name != key}))
+        for words in (
+            ["report", "--no-open"],
+            ["report", "--no-open", summary["run"]],
+            ["report", "--no-open", "--compare", summary["run"], summary["run"]],
+            ["run", "--like", manifest],
+        ):
+            result = call(*words)
+            assert result.exit_code == 2, (key, result.output)
+            assert result.output.startswith("Error: ")
+            assert result.output.count("\n") == 1
+            assert f"{manifest.relative_to(quick)} is not a stored result ({key}: field required); " in result.output
+        result = call("run", "groco", "--seeds", 4, "--resume")
+        assert result.exit_code == 2
+        assert f"({key}: field required)" in result.output
+        assert "ignored\nError: nothing to resume" in result.output
+    for key, value, says in (
+        ("scale", "huge", "groco has no scale 'huge'; it has smoke"),
+        ("arms", ["x"], "unknown arm"),
+    ):
+        manifest.write_text(json.dumps({**whole, key: value}))
+        result = call("run", "--like", manifest)
+        assert (result.exit_code, result.output.count("\n")) == (2, 1)
+        assert says in result.output
+    manifest.write_text(json.dumps({**whole, "scale": "huge"}))
+    assert "groco has no scale 'huge'" in call("report", "--no-open").output
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR])
+def test_a_folder_that_refuses_is_named(toy: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code), "runs/groco")
+
+    monkeypatch.setattr("throughline.session.execute", refused)
+    result = call("run", "groco")
+    assert result.exit_code == 2
+    assert result.output.startswith(f"Error: {os.strerror(code)}: runs/groco; ")
+    assert result.output.endswith("choose another folder with --out\n")
+
+
+def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torchvision", "deepinv", "optuna"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for module in ("skimage", "botorch", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    lines = dict(line.split(maxsplit=1) for line in call("doctor").output.splitlines())
+    assert lines["search"] == 'missing optuna: pip install "throughline[search]"'
+    assert lines["parquet"] == "installed"
+    assert lines["imaging"].startswith(
+        "missing deepinv: pip install --no-deps torchvision (the build that matches torch "
+    )
+    assert lines["imaging"].endswith("), then pip install deepinv")
+
+
+def test_the_command_repeats_the_seeds(quick: Path) -> None:
+    for given, repeats in (("3", "0:3"), ("4:7", "4:7"), ("7,3,5", "7,3,5"), ("0,4294967295", "0,4294967295")):
+        (summary,) = json.loads(call("run", "groco", "--seeds", given, "--json").stdout)
+        assert summary["command"] == f"throughline run groco --scale laptop --seeds {repeats}"
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughline.session, "cores", lambda: 4)
+    jobs = throughline.session._jobs
+    assert [jobs(Request(), threads) for threads in (1, 2, 3, 4)] == [4, 2, 1, 1]
+    assert jobs(Request(jobs=4), 1) == 4
+    assert jobs(Request(jobs=1), 4) == 1
+    with pytest.raises(ThroughlineError, match="--jobs 3 with --threads 2 would need 6 cores, this machine has 4"):
+        jobs(Request(jobs=3), 2)
+    with pytest.raises(ThroughlineError, match="--threads 5 is more than the 4 cores"):
+        jobs(Request(), 5)
+
+
+def test_a_stored_unit_is_compared_number_by_number(quick: Path) -> None:
+    words = ("--seeds", 3, "--arms", "shifted,plain", "--set", "steps=4", "--data", "good.csv", "--target", "label")
+    (summary,) = json.loads(call("run", "groco", *words, "--json").stdout)
+    assert summary["arms"] == ["plain", "shifted"]  # in the order of the claim
+    assert summary["seeds"] == [0, 1, 2]
+    assert summary["config"]["steps"] == 4
+    assert summary["command"] == (
+        "throughline run groco --scale laptop --seeds 0:3 --arms plain,shifted --set steps=4"
+        " --data good.csv --target label"
+    )
+    unit = Path(summary["run"]) / "units" / "shifted-1.json"
+    whole = json.loads(unit.read_text())
+
+    def like(**metrics: float) -> Result:
+        (quick / "like.json").write_text(json.dumps({**whole, "metrics": {**whole["metrics"], **metrics}}))
+        return call("run", "--like", "like.json")
+
+    assert like().exit_code == 0
+    assert "spread: 1.0 ≠ 1.5 (stored)" in like(spread=1.5).output
+    assert like(spread=1.5).exit_code == 1
+    assert like(seconds=0.25).exit_code == 0  # a time is never twice the same
+    assert like(lost=2.0).exit_code == 1
+    (quick / "good.csv").write_text("a,b,label\n1,2,0\n2,3,1\n")
+    changed = like()
+    assert changed.exit_code == 2
+    assert "its content is not what like.json was computed from; restore the file" in changed.output
+
+
+def test_ten_seeds_and_one_thread_are_the_default(quick: Path) -> None:
+    (summary,) = json.loads(call("run", "groco", "--json").stdout)
+    assert summary["seeds"] == list(range(10))
+    assert summary["command"] == "throughline run groco --scale laptop"
+    assert json.loads((Path(summary["run"]) / "run.json").read_text())["threads"] == 1
+    (smoke,) = json.loads(call("run", "groco", "--scale", "smoke", "--json").stdout)
+    assert (smoke["verdict"], smoke["seeds"]) == ("no verdict", [0, 1])
+
+
+def test_a_stored_nan_is_the_same_again() -> None:
+    equal = throughline.session._equal
+    assert equal(float("nan"), float("nan"))
+    assert not equal(1.0, float("nan"))
+    assert not equal(None, 1.0)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,9 @@ def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     if not as_json:
         for name, value in stored["metrics"].items():
             mark = "=" if same[name] else "≠"
-            Console().print(f"{name}: {record['metrics'].get(name)} {mark} {value} (stored)", highlight=False)
+            Console().print(
+                f"{name}: {record['metrics'].get(name)} {mark} {value} (stored)", markup=False, highlight=False
+            )
     identical = all(same.values())
     return Ended(0 if identical else 1, {**ended.summary, "identical": identical})
 
@@ -139,6 +143,7 @@ def _work(
     claim: Claim, config: Any, manifest: dict[str, Any], request: Request, as_json: bool, *, quiet: bool = False
 ) -> tuple[Ended, Results]:
     progress = Console(stderr=True)
+    say = partial(progress.print, markup=False, highlight=False, soft_wrap=True)
     jobs = _jobs(request, manifest["threads"])
     sinks = {f"--sink {name}": find_sink(name) for name in request.sink_names}
     if request.tensorboard is not None:
@@ -146,10 +151,10 @@ def _work(
     check_device(config)
     with chdir("."):  # back to where the user is, whatever a claim does
         claim.prepare(config)
-    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=progress.print)
+    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=say)
     if resumed:
         done = len(run.units) - len(run.unfinished())
-        progress.print(f"resuming {run.folder}: {done} of {len(run.units)} units are done", highlight=False)
+        say(f"resuming {run.folder}: {done} of {len(run.units)} units are done")
     display = Display(claim, run, jobs, progress, sinks)
     try:
         with display.showing():
@@ -229,7 +234,7 @@ def _words(claim: Claim, request: Request, arms: tuple[str, ...], seeds: tuple[i
     """The command that repeats this run, shortest form first: only what differs from the defaults."""
     words = [claim.paper, "--scale", request.scale]
     if request.seeds is not None:
-        consecutive = seeds == tuple(range(seeds[0], seeds[-1] + 1))
+        consecutive = all(following == seed + 1 for seed, following in pairwise(seeds))
         words += ["--seeds", f"{seeds[0]}:{seeds[-1] + 1}" if consecutive else ",".join(map(str, seeds))]
     if request.arms is not None:
         words += ["--arms", ",".join(arms)]

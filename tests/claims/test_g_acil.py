@@ -223,7 +223,7 @@ def test_a_folder_through_a_backbone_of_torchvision(monkeypatch: pytest.MonkeyPa
 def test_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     paper = replace(CLAIM.scales["paper"], device="cpu")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ThroughlineError, match="timm is not installed; .*pip install timm"):
+    with pytest.raises(ThroughlineError, match=r"timm is not installed; .*pip install timm"):
         CLAIM.prepare(paper)
     with pytest.raises(ThroughlineError, match="dataset=cifar100 needs a backbone"):
         CLAIM.prepare(replace(paper, backbone=""))

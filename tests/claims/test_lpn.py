@@ -292,7 +292,7 @@ def test_images_that_will_not_do(deepinv: ModuleType, pictures: Source, tmp_path
 
 def test_a_missing_library_is_named(pictures: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepinv", None)
-    with pytest.raises(ThroughlineError, match="deepinv is not installed; .*pip install deepinv"):
+    with pytest.raises(ThroughlineError, match=r"deepinv is not installed; .*pip install deepinv"):
         CLAIM.prepare(replace(SMOKE, data=pictures))
 
 

@@ -25,7 +25,7 @@ def table(labels: Tensor, stream: list[Tensor]) -> Tensor:
 LABELS = torch.arange(10).repeat_interleave(40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(-3, 12), min_size=1, max_size=60),
     st.integers(1, 8),
@@ -127,7 +127,7 @@ def test_names_the_bad_argument(labels: Tensor, options: dict[str, Any], message
         si_blurry(labels, **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-3, 12), min_size=1, max_size=60), st.integers(1, 16), st.integers(0, 10**6))
 def test_classes_are_dealt_evenly_and_whole(ids: list[int], tasks: int, seed: int) -> None:
     labels, classes = torch.tensor(ids), len(set(ids))

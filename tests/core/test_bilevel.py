@@ -56,7 +56,7 @@ class Quadratic:
         return self.w + slope.T @ (y - self.c)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_every_estimator_has_its_closed_form(seed: int) -> None:
     q = Quadratic(seed)

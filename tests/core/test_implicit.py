@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -32,7 +32,6 @@ def test_iterates_are_those_of_scipy(steps: int, warm: bool) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(0, 1000))
 def test_as_many_steps_as_unknowns_solve(n: int, seed: int) -> None:
     a = definite(n, seed)

@@ -67,7 +67,7 @@ def test_ridge_shrinks_to_nothing_and_to_least_squares() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_stream_equals_ridge_on_all_of_it(form: Any, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 40))

@@ -107,7 +107,7 @@ def test_a_common_offset_costs_no_digits() -> None:
     assert (chosen - distances.amin(-1)).max() < 1e-4  # ‖h‖² is 3e7 here, and float32 has seven digits
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 17), st.integers(1, 4), st.floats(-50, 50), st.integers(0, 10**6))
 def test_no_key_is_nearer_wherever_the_origin_is(books: int, pairs: int, width: int, shift: float, seed: int) -> None:
     draw = seeded(seed)

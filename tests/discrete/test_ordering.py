@@ -77,7 +77,7 @@ def test_cauchy_pair_by_hand() -> None:
     assert loss.item() == pytest.approx(-math.log(0.75))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_order_within_a_group_does_not_matter(data: st.DataObject) -> None:
     entries = st.lists(st.floats(-1, 1), min_size=1, max_size=7)

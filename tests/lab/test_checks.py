@@ -168,3 +168,66 @@ def test_bad_bounds_are_named() -> None:
         Matches("m", "a", to="b", margin=0.0)
     with pytest.raises(ValueError, match="at_most must be positive"):
         Costs("m", "a", over="b", at_most=-1.0)
+
+
+def test_matches_is_refuted_by_the_95_percent_interval_and_not_by_the_90() -> None:
+    """Between the two quantiles a difference is neither shown to be inside nor shown to be outside."""
+    base = np.linspace(-1, 1, 9)
+    error = base.std(ddof=1) / 3  # of the mean of nine
+    t90, t95 = stats.t.ppf([0.95, 0.975], 8)
+    for sign in (1, -1):
+        for steps, verdict in ((t90 * 1.01, "not shown"), (t95 * 0.99, "not shown"), (t95 * 1.01, "refuted")):
+            table = Table(a=sign * (base + 0.5 + steps * error), b=np.zeros(9))
+            assert Matches("m", "a", to="b", margin=0.5).judge(table).verdict == verdict
+
+
+def test_beats_needs_seeds_for_what_exceeds_its_margin() -> None:
+    gain = np.array([0.9, 1.4, 0.2, 1.1, 1.9])
+    shifted = Beats("m", "a", over="b").judge(Table(a=gain - 0.6, b=np.zeros(5))).needed
+    assert Beats("m", "a", over="b", margin=0.6).judge(Table(a=gain, b=np.zeros(5))).needed == shifted
+    assert shifted != Beats("m", "a", over="b", margin=0.5).judge(Table(a=gain, b=np.zeros(5))).needed
+    assert Beats("m", "a", over="b", lower=True, margin=0.6).judge(Table(a=-gain, b=np.zeros(5))).needed == shifted
+    assert seeds_needed(gain - 0.6) == shifted
+
+
+def test_costs_needs_seeds_for_its_distance_from_the_bound() -> None:
+    ratio = np.array([1.2, 1.7, 1.1, 1.5, 2.1])
+    halved = Costs("s", "a", over="b", at_most=1.0).judge(Table(a=ratio / 2, b=np.ones(5))).needed
+    assert halved is not None
+    assert Costs("s", "a", over="b", at_most=2.0).judge(Table(a=ratio, b=np.ones(5))).needed == halved
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, -0.4])
+def test_matches_needs_seeds_that_show_it_four_times_out_of_five(shift: float) -> None:
+    """By simulation: with as many seeds equivalence is shown in at least 80% of runs, with half as many it is not."""
+    sample = np.linspace(-1, 1, 4)
+    sample = sample / sample.std(ddof=1) + shift
+    needed = Matches("m", "a", to="b", margin=1.0).judge(Table(a=sample, b=np.zeros(4))).needed
+    assert needed is not None
+    rng = np.random.default_rng(5)
+
+    def power(n: int) -> float:
+        x = rng.normal(shift, 1.0, (RUNS, n))
+        half = stats.t.ppf(0.95, n - 1) * x.std(1, ddof=1) / math.sqrt(n)
+        return float(np.mean(np.abs(x.mean(1)) + half < 1.0))
+
+    assert power(needed) > 0.8 - 4 * math.sqrt(0.16 / RUNS)
+    assert power(needed // 2) < 0.7
+
+
+def test_what_is_shown_or_out_of_reach_needs_no_number() -> None:
+    held = Matches("m", "a", to="b", margin=9.0).judge(Table(a=[1.0, 1.1, 0.9], b=[0.0] * 3))
+    far = Matches("m", "a", to="b", margin=0.5).judge(Table(a=[9.0, -2.0, 0.9], b=[0.0] * 3))
+    assert (held.verdict, held.needed) == ("held", None)
+    assert (far.verdict, far.needed) == ("not shown", None)
+    assert Matches("m", "a", to="b", margin=0.5).judge(Table(a=[0.1], b=[0.0])).needed is None
+
+
+def test_edges_belong_to_one_side() -> None:
+    """Without spread an interval is a point: at the bound `Costs` holds, `Beats` is refuted, `Matches` is open."""
+    ones = np.ones(4)
+    assert Costs("s", "a", over="b", at_most=1.0).judge(Table(a=ones, b=ones)).verdict == "held"
+    assert Beats("m", "a", over="b", margin=1.0).judge(Table(a=ones, b=0 * ones)).verdict == "refuted"
+    for sign in (1, -1):
+        assert Matches("m", "a", to="b", margin=1.0).judge(Table(a=sign * ones, b=0 * ones)).verdict == "not shown"
+        assert Matches("m", "a", to="b", margin=0.9).judge(Table(a=sign * ones, b=0 * ones)).verdict == "refuted"

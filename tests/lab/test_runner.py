@@ -1,25 +1,30 @@
 """The runner with toy claims: paired, seeded, resumable, and robust to units that raise or die."""
 
+import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.lab.toys import Config, Toy
 
 from throughline.errors import ThroughlineError
-from throughline.lab import judge
+from throughline.lab import judge, runner
+from throughline.lab import unit as unit_module
 from throughline.lab.results import Results, summary
 from throughline.lab.runner import Event, SetAside, execute, open_run, pending, plan
-from throughline.lab.store import Run, Unit
-from throughline.lab.unit import Failed, Finished, Progress
+from throughline.lab.store import Run, Unit, code_version, find_run, unit_key, write_atomically
+from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
 ARMS = ("plain", "shifted")
 
@@ -37,6 +42,20 @@ def run(root: Path, config: Config, *, jobs: int = 2, **options: Any) -> tuple[R
     folder, _ = start(root, config, **options)
     execute(Toy(), folder, jobs=jobs, on_event=events.append)
     return Results(Toy(), folder, config), events
+
+
+def unit_here(monkeypatch: pytest.MonkeyPatch, folder: Run, unit: Unit) -> list[Progress | Finished | Failed]:
+    """Run one unit in this process, and return what it says to its parent."""
+    monkeypatch.setattr("throughline.lab.unit._speak_into", lambda path: None)
+    monkeypatch.setattr("throughline.lab.unit._seed", lambda seed, threads: None)
+    ours, theirs = Pipe(duplex=False)
+    run_unit(Toy(), folder.folder, unit, 1, theirs)
+    theirs.close()
+    said = []
+    with contextlib.suppress(EOFError):
+        while True:
+            said.append(ours.recv())
+    return said
 
 
 def metrics(results: Results) -> dict[Unit, dict[str, float]]:
@@ -217,3 +236,194 @@ def test_the_key_ignores_where_the_data_lies() -> None:
 
     assert key("a.csv", "1") == key("elsewhere/a.csv", "1")
     assert key("a.csv", "1") != key("a.csv", "2")
+
+
+def test_the_key_holds_threads_scale_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(scale: str = "laptop", threads: int = 1, command: str = "", seeds: tuple[int, ...] = (0,)) -> str:
+        return str(plan(Toy(), scale, Config(), ARMS, seeds, threads=threads, command=command)["key"])
+
+    same = key()
+    assert key(command="throughline run", seeds=(0, 1)) == same  # a run may be widened
+    another = type("Another", (Toy,), {"paper": "anyloss"})
+    other = plan(another(), "laptop", Config(), ARMS, (0,), threads=1, command="")["key"]
+    assert len({same, other, key(threads=2), key(scale="smoke")}) == 4
+    monkeypatch.setattr(runner, "code_version", lambda: {"source": "another"})
+    assert key() != same
+
+
+def test_a_result_counts_for_its_own_arm_and_seed_alone(tmp_path: Path) -> None:
+    folder = stored(tmp_path, Config())
+    keys = {unit_key(folder.manifest, unit) for unit in folder.units}
+    assert len(keys) == len(folder.units)
+    for other in (Unit("plain", 0), Unit("shifted", 1)):
+        for suffix in ("json", "npz"):
+            folder.file(Unit("plain", 1), suffix).write_bytes(folder.file(other, suffix).read_bytes())
+        with pytest.raises(ValueError, match="was altered"):
+            folder.record(Unit("plain", 1))
+
+
+def test_the_newest_run_goes_on(tmp_path: Path) -> None:
+    older, _ = start(tmp_path, Config())
+    newer, _ = start(tmp_path, Config(), resume=False)
+    assert newer.folder != older.folder
+    assert start(tmp_path, Config())[0].folder == newer.folder
+    assert find_run(tmp_path, "groco").folder == newer.folder
+    assert find_run(tmp_path, older.id).folder == newer.folder  # the beginning of both
+    assert find_run(tmp_path, str(older.folder)).folder == older.folder
+
+
+def test_a_run_that_cannot_be_written_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = start(tmp_path, Config())
+
+    def refused(path: Path, text: str) -> None:
+        if first.folder in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        write_atomically(path, text)
+
+    monkeypatch.setattr("throughline.lab.store.write_atomically", refused)
+    warned: list[str] = []
+    assert start(tmp_path, Config(), warn=warned.append)[0].folder != first.folder
+    assert warned == [f"cannot go on in {first.folder}: Permission denied; ignored"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"arms": None}, "arms: field required"),
+        ({"paper": 3}, "paper: input should be a valid string"),
+        ({"seeds": [-1]}, "seeds.0: input should be greater than or equal to 0"),
+        ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
+        ({"seeds": []}, "seeds: list should have at least 1 item"),
+        ({"threads": 0}, "threads: input should be greater than 0"),
+        ({"config": [1]}, "config: input should be a valid dictionary"),
+    ],
+)
+def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    folder, _ = start(tmp_path, Config())
+    manifest = {**folder.manifest, **change}
+    path = folder.folder / "run.json"
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+    with pytest.raises(ThroughlineError, match="is not a stored result") as caught:
+        Run(folder.folder)
+    assert f"run.json is not a stored result ({says}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    warned: list[str] = []
+    assert start(tmp_path, Config(), warn=warned.append)[0].folder != folder.folder
+    assert warned == [f"{caught.value}; ignored"]
+
+
+def test_a_claim_may_change_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, _ = start(Path("runs"), Config(note="away"))
+    said = unit_here(monkeypatch, folder, Unit("plain", 0))
+    assert isinstance(said[-1], Finished)
+    assert Path.cwd() == Path("/")
+    assert (tmp_path / "runs" / "groco" / folder.id / "units" / "plain-0.json").is_file()
+    assert folder.record(Unit("plain", 0)) is not None
+    assert Run(folder.folder).folder.is_absolute()
+
+
+def test_a_name_that_is_not_utf_8_reaches_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = start(tmp_path, Config(note="stray"))
+    (failure,) = unit_here(monkeypatch, folder, Unit("plain", 0))
+    assert isinstance(failure, Failed)
+    assert failure.reason == "caf\udce9.png: cannot be read"
+    assert "caf\\udce9.png: cannot be read" in failure.file.read_text(encoding="utf-8")
+
+
+def test_logs_of_units_are_not_executable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[int] = []
+    monkeypatch.setattr("throughline.lab.unit.os.dup2", lambda stream, standard: turned.append(standard))
+    monkeypatch.setattr("throughline.lab.unit.faulthandler.enable", lambda: None)
+    unit_module._speak_into(tmp_path / "plain-0.log")
+    assert turned == [1, 2]
+    assert not (tmp_path / "plain-0.log").stat().st_mode & 0o111
+
+
+def test_units_need_no_module_that_windows_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert "run_unit" in runpy.run_path(str(unit_module.__file__))
+
+
+def test_the_version_of_the_code_is_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def source() -> str:
+        return str(code_version.__wrapped__()["source"])
+
+    monkeypatch.setattr("throughline.__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "a.py").write_text("1")
+    found = [source()]
+    (tmp_path / "a.py").write_text("2")
+    found.append(source())
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    found.append(source())
+    assert len(set(found)) == 3
+    (tmp_path / "notes.txt").write_text("not code")
+    assert source() == found[-1]
+    assert code_version.__wrapped__()["torch"] == torch.__version__
+
+
+def test_a_unit_that_succeeds_at_last_has_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = start(tmp_path, Config())
+    one = Unit("plain", 0)
+    folder.file(one, "txt").write_text("Traceback of an earlier attempt")
+    assert Results(Toy(), folder, Config()).failed == (one,)
+    *progress, finished = unit_here(monkeypatch, folder, one)
+    assert not folder.file(one, "txt").exists()
+    assert isinstance(finished, Finished)
+    record = folder.record(one)
+    assert record is not None
+    assert record["metrics"] == finished.metrics
+    assert record["measured"]["seconds"] == finished.seconds > 0
+    assert (record["arm"], record["seed"], record["threads"]) == ("plain", 0, 1)
+    assert isinstance(progress[0], Progress)
+    assert progress[0].done == pytest.approx(1 / 3)  # the first of three steps is done
+    assert isinstance(progress[-1], Progress)
+    assert progress[-1].done == 1.0
+
+
+def test_variables_are_set_for_the_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    before = dict(os.environ)
+    with runner._environment(3):
+        assert {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
+        assert os.environ["PYTHONHASHSEED"] == "0"
+    assert dict(os.environ) == before
+
+
+def judged(folder: Run) -> tuple[str, int]:
+    judgement = judge(Results(Toy(), folder, Config()))
+    return judgement.verdict, judgement.exit_code
+
+
+@pytest.mark.parametrize(
+    ("gains", "spread", "verdict"),
+    [
+        ((1.0, 1.1), 1.0, ("held", 0)),
+        ((1.0, 1.1), 11.0, ("refuted", 1)),
+        ((1.0, -1.0), 1.0, ("not shown", 1)),
+        ((1.0, -1.0), 11.0, ("refuted", 1)),  # which outranks what is not shown
+    ],
+)
+def test_the_verdict_is_that_of_the_weakest_check(
+    tmp_path: Path, gains: tuple[float, float], spread: float, verdict: tuple[str, int]
+) -> None:
+    folder, _ = start(tmp_path, Config())
+    for unit in folder.units:
+        values = {"mean": gains[unit.seed] * (unit.arm == "shifted"), "spread": spread}
+        folder.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    assert judged(folder) == verdict
+    folder.file(Unit("plain", 0), "json").unlink()
+    assert judged(folder) == ("incomplete", 3)
+
+
+def test_what_the_lab_measures_is_kept_apart(tmp_path: Path) -> None:
+    folder, _ = start(tmp_path, Config(), seeds=(3, 1))
+    for unit in folder.units:
+        measured = {"seconds": 2.0 + unit.seed, "peak_mb": 3.0}
+        folder.write(unit, {"metrics": {"seconds": 9.0, "mean": 1.0}, "measured": measured, "curves": {}}, {})
+    results = Results(Toy(), folder, Config())
+    assert results.values("seconds", "plain") == {1: 3.0, 3: 5.0}
+    assert list(results.values("mean", "plain")) == [1, 3]
+    seeds, _, _ = results.paired("mean", "plain", "shifted")
+    assert seeds == (1, 3)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from throughline.data import Source
+from throughline.errors import ThroughlineError
 from throughline.lab import Beats, Claim, Log, Quote, Results, Within
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Toy(Claim):
             raise ValueError("no luck\non two lines")
         if config.note == "die" and (arm, seed) == ("plain", 1):
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.note == "away":
+            os.chdir("/")
+        if config.note == "stray":
+            raise ThroughlineError("caf\udce9.png: cannot be read")
         if config.note == "slow" and seed > 0:
             time.sleep(60)
         print("a unit may print", file=sys.stderr)  # noqa: T201 - what a unit prints must not reach the terminal

@@ -1,5 +1,6 @@
 """Reports: self-contained, in the page's colours, honest about what is missing."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -9,16 +10,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 from tests.lab.toys import Config, Toy
 
 from throughline.errors import ThroughlineError
-from throughline.lab import judge
+from throughline.lab import Outcome, judge
 from throughline.lab.plots import subplots
 from throughline.lab.results import Results
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Run, Unit
 from throughline.report import write_comparison, write_report
-from throughline.report.figures import svg
+from throughline.report.figures import effects, svg
 
 
 def results(root: Path, *, effect: float = 1.0, skip: tuple[Unit, ...] = (), **config: Any) -> Results:
@@ -115,3 +117,71 @@ def test_infinite_intervals_are_drawn(tmp_path: Path) -> None:
     outcome = judge(found).outcomes[0]
     assert math.isinf(outcome.low)
     assert "no interval from 1 seeds" in write_report(found).read_text()
+
+
+def test_a_claim_needs_no_data(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    del found.run.manifest["config"]["data"]
+    assert "laptop scale, 3 seeds." in write_report(found).read_text()
+    found.run.manifest["config"]["data"] = {"path": "my.csv"}
+    assert "laptop scale, 3 seeds, on my.csv." in write_report(found).read_text()
+
+
+HOSTILE = "sales_$10_$20 \\frac{ ^ 5 % # _x $\\foo$.csv"
+
+
+def test_texts_of_figures_are_taken_literally() -> None:
+    figure, (left, right) = subplots(1, 2)
+    left.plot([1, 2], [1e-5, 1e5], label=HOSTILE)
+    left.set(yscale="log", title=HOSTILE, xlabel=HOSTILE, ylabel=HOSTILE)
+    left.set_xticks([1, 2], [HOSTILE, "caf\udce9"])
+    left.annotate(HOSTILE, (1, 1))
+    left.legend(title=HOSTILE)
+    right.bar([HOSTILE, "$"], [1, 2])
+    right.text(0, 0, "caf\udce9")
+    figure.suptitle(HOSTILE)
+    drawn = [text.text for text in ElementTree.fromstring(svg(figure, "fig")).iter() if text.tag.endswith("}text")]
+    assert drawn.count(HOSTILE) == 9
+    assert drawn.count("caf\\udce9") == 2
+    assert "\\mathdefault" not in "".join(filter(None, drawn))  # the powers of ten of the logarithmic axis are set
+
+
+def test_hostile_names_of_runs_and_files_reach_no_parser(tmp_path: Path) -> None:
+    first, second = results(tmp_path / "a"), results(tmp_path / "b")
+    for found in (first, second):
+        found.run.folder = found.run.folder.rename(found.run.folder.with_name(HOSTILE))
+    first.run.manifest["config"]["data"] = {"path": f"/{HOSTILE}"}
+    page = write_comparison(first, second, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert page.count(HOSTILE) > 4
+    assert f"on /{HOSTILE}" in write_report(first).read_text(encoding="utf-8")
+
+
+def test_the_last_line_of_a_traceback_need_not_be_utf_8(tmp_path: Path) -> None:
+    found = results(tmp_path, skip=(Unit("plain", 1),))
+    found.run.file(Unit("plain", 1), "txt").write_bytes(b"Traceback\nValueError: caf\xe9\n")
+    page = write_report(Results(Toy(), found.run, Config()))
+    assert "ValueError: caf\ufffd" in page.read_text(encoding="utf-8")
+
+
+def test_the_tables_say_mean_and_sample_deviation(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    numbers = np.array(list(found.values("mean", "shifted").values()))
+    page = write_report(found).read_text(encoding="utf-8")
+    assert f'<td>{numbers.mean():.4g} <span class="soft">± {numbers.std(ddof=1):.4g}</span></td>' in page
+    gains = found.values("mean", "shifted")
+    differences = np.array([gains[s] - v for s, v in found.values("mean", "plain").items()])
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert f"{differences.mean():.4g}, 95% interval [{low:.4g}, {high:.4g}], 3 seeds" in page
+    assert "range over the seeds [1, 1], 3 seeds" in page  # of the bound on every seed
+
+
+@pytest.mark.parametrize(
+    ("points", "scale"),
+    [((0.5, 1.2, 0.8), "linear"), ((2e-9, 3e-4, 1e-8), "log"), ((-1.0, 1e4), "linear")],
+)
+def test_wide_ranges_are_drawn_on_a_logarithmic_axis(points: tuple[float, ...], scale: str) -> None:
+    outcome = Outcome("s", "held", "q", 1.0, min(points), max(points), 1.0, (0, 1, 2), points, (1.0,), "r")
+    (axis,) = effects((outcome,)).axes
+    assert axis.get_xscale() == scale
+    ratio = dataclasses.replace(outcome, quantity="seconds: a / b", points=(0.9, 1.1, 1.3))
+    assert effects((ratio,)).axes[0].get_xscale() == "log"

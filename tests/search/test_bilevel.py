@@ -264,7 +264,7 @@ def test_refinement_with_many_epochs_solves_the_lower_level() -> None:
 # ---- invariants and limits ----
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(-3, 6), st.integers(0, 100), st.floats(1e-4, 1.0))  # far above the 1e-10 beside the norm
 def test_steps_have_one_length_and_know_no_scale_of_the_upper_loss(power: float, seed: int, lr: float) -> None:
     scaled, plain = start(lr=lr), start(lr=lr)

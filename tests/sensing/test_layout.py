@@ -96,7 +96,7 @@ def test_default_quadrature_keeps_its_promise_on_pixel_noise() -> None:
         assert np.sqrt(np.square(ours - expected).mean()) / expected.mean() < bar
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), st.integers(1, 3))
 def test_box_average_is_exact_against_quad(height: int, width: int, seed: int, cells: int) -> None:
     image = scene(height, width, seed=seed)
@@ -279,7 +279,7 @@ def test_weights_of_the_quadrature_are_the_jacobian_determinant() -> None:
     torch.testing.assert_close(sensor(image)[:, 0, 0], (spread[0, :, 0] * weights).sum(-1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=6),
     st.tuples(st.floats(-0.95, 0.95), st.floats(-0.95, 0.95)),

@@ -80,7 +80,7 @@ def test_head_is_ridge_regression_on_one_hot_targets() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_weights_do_not_depend_on_order_or_partition(form: Any, data: st.DataObject) -> None:
     n = data.draw(st.integers(2, 40))

@@ -163,7 +163,7 @@ def test_gradients(distribution: Distribution, network: Network) -> None:
     assert torch.autograd.gradcheck(everything, (x, u))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-100, 100), min_size=1, max_size=13),
     st.sampled_from(DISTRIBUTIONS),

@@ -68,7 +68,7 @@ def flat(points: list[Point]) -> bool:
     return all(turn(a, b, c) == 0 for a, b, c in itertools.combinations(points, 3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(GRID, st.sampled_from([1.0, 0.1, 1e6]))
 def test_hulls_with_duplicates_and_lines_are_those_of_the_monotone_chain(points: list[Point], scale: float) -> None:
     assume(not flat(points))
@@ -133,7 +133,7 @@ def test_delaunay_circles_are_empty_and_sorted_by_incentre(n: int) -> None:
         assert alone[alone >= 0].tolist() == found.flatten().tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=8, unique=True))
 def test_triangulations_of_grids_cover_the_hull(points: list[Point]) -> None:
     assume(not flat(points))
@@ -217,7 +217,7 @@ def segments_meet(a: Point, b: Point, c: Point, d: Point) -> bool:
     return proper or on(a, b, c) or on(a, b, d) or on(c, d, a) or on(c, d, b)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=5, unique=True),
     st.lists(st.integers(0, 4), max_size=7),
@@ -252,7 +252,6 @@ def test_hull_scores_are_means_over_instances() -> None:
     assert hull_scores(square, target[:, :0], target) == {"accuracy": 0.0, "area": 0.0, "invalid": 1.0}
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=10), st.lists(st.integers(0, 4), min_size=3, max_size=9))
 def test_triangulation_scores_are_those_of_sets(predicted: list[int], truth: list[int]) -> None:
     truth = truth[: len(truth) // 3 * 3]

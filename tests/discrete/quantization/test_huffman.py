@@ -13,7 +13,7 @@ from throughline.discrete.quantization.huffman import RUN, decode, encode
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_no_prefix_code_is_shorter(counts: list[int]) -> None:
     lengths = huffman_lengths(torch.tensor(counts)).tolist()
     assert sum(2.0**-n for n in lengths) == 1  # Kraft: a prefix code, and a full one
@@ -52,7 +52,7 @@ def test_limits() -> None:
     st.sampled_from([2, 3, 16, 300]),
     st.floats(0.05, 3),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_streams_come_back(seed: int, number: int, levels: int, skew: float) -> None:
     draw = np.random.default_rng(seed)
     symbols = np.minimum(draw.geometric(min(skew / levels, 1), number) - 1, levels - 1)

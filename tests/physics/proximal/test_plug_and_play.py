@@ -42,7 +42,7 @@ def ridge(x: Tensor) -> Tensor:
     return x / 1.5  # the prox of ‖x‖²/4
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), weight=st.floats(0.2, 1.0))
 def test_pgd_finds_the_ridge_solution(seed: int, weight: float) -> None:
     a, forward, adjoint = operator(seed)
@@ -52,7 +52,7 @@ def test_pgd_finds_the_ridge_solution(seed: int, weight: float) -> None:
     torch.testing.assert_close(found.solution, expected, rtol=1e-8, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), rho=st.floats(0.3, 3.0))
 def test_admm_finds_the_ridge_solution(seed: int, rho: float) -> None:
     """A fixed point minimises h + ρR."""
