@@ -13,10 +13,13 @@ import skfem
 import torch
 from tests.claims.stand_ins import Notes
 
-from throughline.claims.spon import data as problems
-from throughline.claims.spon import simulations, training
+from throughline.claims.shared.equations import beam, diffusion, flow
+from throughline.claims.spon import models
 from throughline.claims.spon.claim import KeepsItsStructure
+from throughline.claims.spon.config import Config
+from throughline.claims.spon.data import plate
 from throughline.claims.spon.figures import outline
+from throughline.claims.spon.tasks import Pairs
 from throughline.data import DataError, Source
 from throughline.data.simulations import inverted
 from throughline.errors import ThroughlineError
@@ -35,7 +38,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 
 @cache
-def run(arm: str, config: problems.Config, seed: int = 0) -> tuple[dict[str, float], Notes]:
+def run(arm: str, config: Config, seed: int = 0) -> tuple[dict[str, float], Notes]:
     notes = Notes()
     torch.manual_seed(seed)
     return CLAIM.run(arm, config, seed, notes), notes
@@ -64,7 +67,7 @@ def test_units_count_their_updates(arm: str) -> None:
 def test_a_fair_fight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Same samples in the same order, and as many parameters within five percent."""
     seen: dict[str, list[torch.Tensor]] = {}
-    forward = training.Scaled.forward
+    forward = models.Scaled.forward
     for arm in CLAIM.arms:
         batches = seen.setdefault(arm, [])
 
@@ -72,17 +75,17 @@ def test_a_fair_fight(monkeypatch: pytest.MonkeyPatch) -> None:
             batches.append(x.detach().clone())
             return forward(self, x)
 
-        monkeypatch.setattr(training.Scaled, "forward", watched)
+        monkeypatch.setattr(models.Scaled, "forward", watched)
         run.__wrapped__(arm, replace(SMOKE, looks=1), 3)
     assert all(map(torch.equal, seen["spon"][:5], seen["spon-mg"][:5]))
     for config in (SMOKE, LAPTOP, replace(LAPTOP, levels=4), replace(BEAM, hidden=32)):
-        task = problems.load(replace(config, train=4, test=2), 0)[0]
-        counts = [sum(p.numel() for p in training.build(arm, config, task).parameters()) for arm in CLAIM.arms]
+        task = CLAIM.tasks(replace(config, train=4, test=2), 0)[0]
+        counts = [sum(p.numel() for p in models.build(arm, config, task).parameters()) for arm in CLAIM.arms]
         assert counts[0] == pytest.approx(counts[1], rel=0.05)
 
 
 def test_laptop_is_the_geometry_of_the_claim() -> None:
-    task = problems.plate(replace(LAPTOP, train=2, test=1), 0)
+    task = plate(replace(LAPTOP, train=2, test=1), 0)
     assert [space.dim for space in task.spaces] == [64, 216, 784]
     space = task.spaces[-1]
     assert int(space.constrained.sum()) == 128
@@ -94,9 +97,9 @@ def test_laptop_is_the_geometry_of_the_claim() -> None:
 
 
 def test_unconstrained_predicts_every_unknown() -> None:
-    task = problems.load(SMOKE, 0)[0]
-    assert not training.build("unconstrained", SMOKE, task).output_space.constrained.any()
-    assert training.build("spon-mg", SMOKE, task).output_space.constrained.any()
+    task = CLAIM.tasks(SMOKE, 0)[0]
+    assert not models.build("unconstrained", SMOKE, task).output_space.constrained.any()
+    assert models.build("spon-mg", SMOKE, task).output_space.constrained.any()
 
 
 def test_training_reduces_the_error() -> None:
@@ -106,10 +109,10 @@ def test_training_reduces_the_error() -> None:
 
 
 def test_weights_move_to_one_level_more() -> None:
-    task = problems.load(SMOKE, 0)[0]
-    net = training.build("spon-mg", SMOKE, task)
+    task = CLAIM.tasks(SMOKE, 0)[0]
+    net = models.build("spon-mg", SMOKE, task)
     finest = task.queries[-1]
-    more = training.rebuilt("spon-mg", SMOKE, task, net, finest.inputs, finest.outputs)
+    more = models.rebuilt("spon-mg", SMOKE, task, net, finest.inputs, finest.outputs)
     assert len(more.processor.processor.down) == len(task.spaces)
     for way in ("down", "up"):
         old, new = (getattr(n.processor.processor, way)[-1].state_dict() for n in (net, more))
@@ -118,7 +121,7 @@ def test_weights_move_to_one_level_more() -> None:
 
 
 def test_the_outline_is_the_longer_of_two_loops() -> None:
-    mesh = problems.plate_mesh()
+    mesh = diffusion.plate_mesh()
     loop = outline(mesh.t.T)
     assert loop[0] == loop[-1]
     wanted = np.unique(mesh.facets[:, mesh.boundaries["outer"]])
@@ -132,9 +135,9 @@ def test_the_outline_is_the_longer_of_two_loops() -> None:
 def test_the_plate_solves_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a = 1 on a square, the series of the torsion problem."""
     space = FunctionSpace(skfem.MeshTri().refined(5), dirichlet="all")
-    monkeypatch.setattr(problems, "FEATURES", 1)
+    monkeypatch.setattr(diffusion, "FEATURES", 1)
     monkeypatch.setattr(np, "exp", np.ones_like)
-    u = problems.solved(space, 1, 0)["outputs"][0]
+    u = diffusion.solved(space, 1, 0)["outputs"][0]
     middle = space.evaluate(u, torch.tensor([[0.5, 0.5]]))
     assert middle.item() == pytest.approx(0.0736713, abs=2e-4)
     assert (u[space.constrained] == 0).all()
@@ -142,24 +145,24 @@ def test_the_plate_solves_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_random_fields_have_unit_variance_and_their_length() -> None:
     space = FunctionSpace(skfem.MeshTri().refined(4), dirichlet="all")
-    g = problems.solved(space, 60, 0)["inputs"]
+    g = diffusion.solved(space, 60, 0)["inputs"]
     assert g.var().item() == pytest.approx(1, abs=0.1)
     x = space.coordinates
     middle, off = ((x - torch.tensor(p)).norm(dim=1).argmin() for p in ([0.5, 0.5], [0.5 + 0.1875, 0.5]))
     along = (g[:, middle] * g[:, off]).mean().item()
     assert along == pytest.approx(math.exp(-0.5 * (0.1875 / 0.2) ** 2), abs=0.3)
-    assert not torch.equal(problems.solved(space, 1, 0)["inputs"], problems.solved(space, 1, 1)["inputs"])
+    assert not torch.equal(diffusion.solved(space, 1, 0)["inputs"], diffusion.solved(space, 1, 1)["inputs"])
 
 
 def test_coarser_solutions_are_values_at_their_nodes() -> None:
-    task = problems.plate(replace(SMOKE, train=1, test=1), 0)
+    task = plate(replace(SMOKE, train=1, test=1), 0)
     fine, coarse = task.queries[-1], task.queries[0]
     values = fine.outputs.evaluate(fine.pairs.outputs, coarse.outputs.coordinates)
     torch.testing.assert_close(values, coarse.pairs.outputs, atol=1e-6, rtol=0)
 
 
 def test_the_channel_gets_rounder() -> None:
-    meshes = simulations.channel(3)
+    meshes = flow.channel(3)
     assert [m.nelements for m in meshes[1:]] == [4 * m.nelements for m in meshes[:-1]]
     for mesh in meshes:
         assert set(mesh.boundaries) == {"inlet", "outlet", "wall"}
@@ -171,7 +174,7 @@ def test_the_channel_gets_rounder() -> None:
 
 
 def test_flow_keeps_its_volume_and_boundary() -> None:
-    tasks = problems.load(FLOW, 0)
+    tasks = CLAIM.tasks(FLOW, 0)
     assert [task.name for task in tasks] == ["velocity", "pressure"]
     velocity, space = tasks[0], tasks[0].spaces[-1]
     u = velocity.trajectories
@@ -180,7 +183,7 @@ def test_flow_keeps_its_volume_and_boundary() -> None:
     torch.testing.assert_close(velocity.test.inputs[1], u[0, 1])
     torch.testing.assert_close(velocity.test.outputs[0], u[0, 1])
     torch.testing.assert_close(tasks[1].test.inputs, velocity.test.inputs)
-    lift = space.interpolate(simulations.inflow).float()
+    lift = space.interpolate(flow.inflow).float()
     torch.testing.assert_close(u[0, -1][space.constrained], lift[space.constrained])
     state = space.basis.interpolate(u[0, -1].double().numpy())
     weak = skfem.LinearForm(lambda q, w: (w["u"].grad[0, 0] + w["u"].grad[1, 1]) * q)
@@ -194,23 +197,23 @@ def test_stokes_flow_in_a_plain_channel_is_a_parabola() -> None:
     )
     velocity = FunctionSpace(mesh, skfem.ElementVector(skfem.ElementTriP2()), dirichlet=["inlet", "wall"])
     pressure = FunctionSpace(mesh)
-    lift = velocity.interpolate(simulations.inflow).numpy()
-    u, p = simulations.advance(velocity, pressure, lift, lift, step=np.inf, convect=False)
+    lift = velocity.interpolate(flow.inflow).numpy()
+    u, p = flow.advance(velocity, pressure, lift, lift, step=np.inf, convect=False)
     wanted = velocity.interpolate(
         lambda x: torch.stack([6 * x[:, 1] * (0.41 - x[:, 1]) / 0.41**2, torch.zeros(len(x), dtype=x.dtype)], 1)
     )
     np.testing.assert_allclose(u, wanted.numpy(), atol=1e-9)
-    drop = 2 * 6 * simulations.VISCOSITY / 0.41**2 * 2.2  # −Δp / L = 8 ν U / H²
+    drop = 2 * 6 * flow.VISCOSITY / 0.41**2 * 2.2  # −Δp / L = 8 ν U / H²
     assert p.max() - p.min() == pytest.approx(drop, rel=1e-6)
-    v, _ = simulations.advance(velocity, pressure, u, lift, step=0.01)  # and stays, when it is convected
+    v, _ = flow.advance(velocity, pressure, u, lift, step=0.01)  # and stays, when it is convected
     np.testing.assert_allclose(v, u, atol=1e-8)
 
 
 def test_the_beam_is_in_equilibrium() -> None:
     """The energy is at a minimum: its finite differences vanish at the solution; under a small load it is linear."""
-    space = simulations.beam_space(skfem.MeshTri.init_tensor(np.linspace(0, 1, 5), np.linspace(0, 0.2, 2)))
+    space = beam.beam_space(skfem.MeshTri.init_tensor(np.linspace(0, 1, 5), np.linspace(0, 0.2, 2)))
     load = space.interpolate(lambda x: torch.stack([0 * x[:, 0], -0.02 * (1 + 0 * x[:, 0])], 1)).numpy()
-    u = simulations.deformed(space, load)
+    u = beam.deformed(space, load)
 
     def energy(u: np.ndarray) -> float:
         form = skfem.Functional(
@@ -226,26 +229,24 @@ def test_the_beam_is_in_equilibrium() -> None:
         slope = (energy(u + 1e-5 * way) - energy(u - 1e-5 * way)) / 2e-5
         assert abs(slope) < 1e-7
         assert energy(u + 1e-2 * way) > energy(u)
-    small = [simulations.deformed(space, s * load) for s in (1e-4, 2e-4)]
+    small = [beam.deformed(space, s * load) for s in (1e-4, 2e-4)]
     np.testing.assert_allclose(small[1], 2 * small[0], rtol=1e-3, atol=1e-9)
     tip = space.evaluate(torch.from_numpy(u), torch.tensor([[1.0, 0.1]]))[0, 1]
     assert tip < -0.01
     with pytest.raises(ArithmeticError, match="no equilibrium"):
-        simulations.deformed(space, 1e3 * load)
+        beam.deformed(space, 1e3 * load)
 
 
 def _stored(gradient: np.ndarray) -> np.ndarray:
     f = gradient + np.eye(2)[:, :, None, None]
     j = f[0, 0] * f[1, 1] - f[0, 1] * f[1, 0]
-    made: np.ndarray = (
-        simulations.MU / 2 * ((f**2).sum((0, 1)) - 2 - 2 * np.log(j)) + simulations.LAMBDA / 2 * np.log(j) ** 2
-    )
+    made: np.ndarray = beam.MU / 2 * ((f**2).sum((0, 1)) - 2 - 2 * np.log(j)) + beam.LAMBDA / 2 * np.log(j) ** 2
     return made
 
 
 def test_the_processor_works_in_units_of_the_training_data() -> None:
     draw = torch.Generator().manual_seed(0)
-    train = problems.Pairs(3 + 5 * torch.randn(40, 30, generator=draw), 0.02 * torch.randn(40, 30, generator=draw))
+    train = Pairs(3 + 5 * torch.randn(40, 30, generator=draw), 0.02 * torch.randn(40, 30, generator=draw))
     seen: list[torch.Tensor] = []
 
     class Watched(torch.nn.Module):
@@ -253,7 +254,7 @@ def test_the_processor_works_in_units_of_the_training_data() -> None:
             seen.append(x)
             return torch.ones_like(x)
 
-    made = training.Scaled(Watched(), train)(train.inputs[..., None])
+    made = models.Scaled(Watched(), train)(train.inputs[..., None])
     assert float(seen[0].mean()) == pytest.approx(0, abs=1e-5)
     assert float(seen[0].std()) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(made, train.outputs.std().expand_as(made))
@@ -298,7 +299,7 @@ def test_takes_simulations(arm: str, levels: int, tmp_path: Path) -> None:
     assert "simulation" in source.kinds
     config = replace(SMOKE, data=source)
     CLAIM.prepare(config)
-    task = problems.load(config, 0)[0]
+    task = CLAIM.tasks(config, 0)[0]
     space = task.spaces[-1]
     assert torch.equal(space.constrained, space.coordinates[:, 0] == 0)  # where all solutions agree
     assert len(task.train.inputs) == 9
@@ -307,13 +308,13 @@ def test_takes_simulations(arm: str, levels: int, tmp_path: Path) -> None:
     assert (metrics["boundary_error"] == 0) == (arm != "unconstrained")
     assert metrics["fine_gap"] == pytest.approx(0, abs=1e-4)
     if arm == "spon-mg":
-        assert (training.build(arm, config, task)(task.test.inputs)[:, space.constrained] == 2).all()
+        assert (models.build(arm, config, task)(task.test.inputs)[:, space.constrained] == 2).all()
 
 
 def test_simulations_without_agreement_have_no_condition(tmp_path: Path) -> None:
     outputs = np.random.default_rng(0).standard_normal((12, 25))
     config = replace(SMOKE, data=Source.of(simulation(tmp_path, outputs=outputs, inputs=outputs)))
-    assert not problems.load(config, 0)[0].spaces[-1].constrained.any()
+    assert not CLAIM.tasks(config, 0)[0].spaces[-1].constrained.any()
     assert run.__wrapped__("spon-mg", config)[0]["boundary_error"] == 0
 
 
@@ -333,9 +334,6 @@ def test_solutions_must_not_be_zero(tmp_path: Path) -> None:
 def test_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ThroughlineError, match="levels must be at least 2, got 1"):
         CLAIM.prepare(replace(SMOKE, levels=1))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ThroughlineError, match="no GPU that torch can use; --set device=cpu"):
-        CLAIM.prepare(CLAIM.scales["paper"])
     monkeypatch.setitem(sys.modules, "skfem", None)
     with pytest.raises(ThroughlineError, match=r'pip install "throughline\[physics\]"'):
         CLAIM.prepare(SMOKE)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from throughline.claims.shared.fields import NonNegativeReal, PositiveReal
+from throughline.claims.shared.fields import NonNegativeReal, PositiveReal, Unit
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -36,8 +36,8 @@ class Config:
     lr: PositiveReal = 1e-3
     warmup: NonNegativeInt = 10
     top_k: PositiveInt = 10
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.8
+    gamma: Unit = 0.95
+    gae_lambda: Unit = 0.8
     value_coef: NonNegativeReal = 0.1
     regret_floor: PositiveReal = 1e-3
     tables: str = ""  # folder of downloaded tables, of hpob and xgboost

@@ -1,13 +1,12 @@
-"""Heart rate from video ("Robust and Generalizable Heart Rate Estimation via Deep Learning for Remote
-Photoplethysmography in Complex Scenarios", arXiv 2507.07795): generated faces by default, the user's videos, and PURE
-to MMPD at paper scale.
-"""
+"""The rppg claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
 import torch
 
-from throughline.claims.rppg.data import Config, check, load, strengths
+from throughline.claims.rppg.config import Config
+from throughline.claims.rppg.data import check, load, strengths
+from throughline.claims.rppg.domains import Domains
 from throughline.claims.rppg.training import CLASSICAL, fit, measure, predict
 from throughline.lab import Beats, Claim, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
@@ -80,9 +79,10 @@ class ReadsPulseInHardVideos(Claim):
 
     def prepare(self, config: Config) -> None:
         check(config)
+        self.domains(config, 0)  # so that a fault of the videos is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        domains = load(config, seed)
+        domains = self.domains(config, seed)
         network = None if arm in CLASSICAL else fit(arm, domains.train, config, seed, log)
         metrics: dict[str, float] = {}
         for name, videos in (("cross", domains.cross), ("same", domains.same)):
@@ -96,6 +96,14 @@ class ReadsPulseInHardVideos(Claim):
             found = [measure([predict(arm, network, v, config) for v in videos], videos, config)[0] for videos in sets]
             log.keep(**{name: torch.tensor([scores["mae"] for scores in found])})
         return metrics
+
+    def domains(self, config: Config, seed: int) -> Domains:
+        """The videos of a seed, alike in every arm."""
+        if config.data is None and config.dataset == "pure-mmpd":
+            from throughline.claims.rppg import paper
+
+            return paper.load(config)
+        return load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.rppg import figures as draw

@@ -1,107 +1,48 @@
-"""What the rppg claim trains and tests on: generated clips, the user's videos, PURE and MMPD."""
+"""What the rppg claim trains and tests on by default or for its user: generated clips, or own videos."""
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from throughline.data import DataError, Source
+from throughline.claims.rppg.config import Config, Difficulty
+from throughline.claims.rppg.domains import Domains
+from throughline.claims.shared.pulse_videos import Video, decoded, span
+from throughline.data import DataError
 from throughline.data.cache import kept
 from throughline.errors import ThroughlineError
 from throughline.lab import require
-from throughline.sensing.pulse import read_video, synthetic_pulse_video
+from throughline.sensing.pulse import synthetic_pulse_video
 
-__all__ = ["SHORTEST", "STRENGTHS", "Config", "Difficulty", "Domains", "Video", "check", "load", "span", "strengths"]
+__all__ = ["STRENGTHS", "check", "load", "strengths"]
 
 STRENGTHS = (0.0, 0.4, 0.8, 1.2)  # of motion and of light, one at a time, for the pictures
 SHORTEST = 5.0  # seconds of a video: enough for a spectrum
 
 
-@dataclass(frozen=True)
-class Difficulty:
-    """Of generated clips."""
-
-    motion: float
-    light: float
-    melanin: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes and rates, the same in every arm."""
-
-    dataset: Literal["synthetic", "pure-mmpd"] = "synthetic"  # unless data is given
-    train: int = 80  # generated clips
-    same: int = 24
-    cross: int = 48
-    curve: int = 12  # of each strength in the pictures
-    easy: Difficulty = Difficulty(0.2, 0.15, (0.0, 0.4))
-    hard: Difficulty = Difficulty(0.5, 0.8, (0.3, 0.9))
-    frames: int = 192  # that are read at a time in evaluation; all of a generated clip
-    crop: int = 96  # that are trained on at a time
-    size: int = 16  # pixels on a side
-    fs: float = 15.0
-    channels: tuple[int, int, int] = (6, 12, 24)
-    batch: int = 4
-    steps: int = 300
-    lr: float = 2e-3
-    weight_decay: float = 0.0
-    time_weight: tuple[float, float] = (1.0, 0.05)  # of the hybrid loss
-    frequency_weight: tuple[float, float] = (0.01, 5.0)
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # of the face, in shares of the frame (x, y, w, h)
-    test: float = 0.3  # share of the user's subjects, at least one
-    root: str = ""  # of PURE: folders 01-01, 01-02, …
-    test_root: str = ""  # of MMPD: folders subject1, subject2, …
-    device: str = "cpu"
-    data: Source | None = None
-
-
-class Video(NamedTuple):
-    """A video that is read in parts."""
-
-    name: str
-    bpm: float
-    pulse: Tensor | None  # (T,)
-    length: int
-    read: Callable[[int, int], Tensor]  # (3, stop - start, size, size), bytes
-
-
-class Domains(NamedTuple):
-    """Videos to train on, held-out ones like them, and the others that the claim is about."""
-
-    train: list[Video]
-    same: list[Video]
-    cross: list[Video]
-
-
 def check(config: Config) -> None:
-    """Read and validate what the units need, so that a fault is one line before anything runs."""
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ThroughlineError(f"device={config.device}: this machine has no GPU that torch can use; --set device=cpu")
+    """Refuse settings that do not go together."""
     x, y, w, h = config.box
     if not (0 <= x < x + w <= 1 and 0 <= y < y + h <= 1):
         raise ThroughlineError(f"box must be x, y, width and height in shares of the frame, got {config.box}")
-    if not 4 <= config.crop <= config.frames:
-        raise ThroughlineError(f"crop must be at least 4 and at most frames={config.frames}, got {config.crop}")
+    if config.crop > config.frames:
+        raise ThroughlineError(f"crop must be at most frames={config.frames}, got {config.crop}")
+    for name in ("easy", "hard"):
+        low, high = getattr(config, name).melanin
+        if low > high:
+            raise ThroughlineError(f"{name}: melanin must be the least and the most, got {low:g} and {high:g}")
     if config.frames < SHORTEST * config.fs:
         raise ThroughlineError(f"frames must last {SHORTEST:g} s at fs={config.fs:g}, got {config.frames}")
-    load(config, 0)
 
 
 def load(config: Config, seed: int) -> Domains:
-    """The videos of a seed, alike in every arm."""
+    """The user's videos, or generated ones."""
     if config.data is not None:
         return _own(config, seed)
-    if config.dataset == "pure-mmpd":
-        from throughline.claims.rppg import paper
-
-        return paper.load(config)
     counts = {"train": config.train, "same": config.same, "cross": config.cross}
     return Domains(
         *(
@@ -156,7 +97,7 @@ def _own(config: Config, seed: int) -> Domains:
     held = {subjects[i] for i in order[: max(1, round(config.test * len(subjects)))]}
     train, same, cross = [], [], []
     for item in labelled:
-        video = _decoded(config.data, str(item.path), config.size, config.fs, config.box)
+        video = decoded(str(item.path), config.framing, config.data.digest)
         least = max(config.crop, math.ceil(SHORTEST * config.fs))
         if video.shape[1] < least:
             raise DataError(
@@ -183,31 +124,3 @@ def _own(config: Config, seed: int) -> Domains:
             f"frames at {config.fs:g} a second; its end would be held out. Give longer ones, or --set frames=…"
         )
     return Domains(train, same, cross)
-
-
-def span(video: Video, start: int, stop: int) -> Video:
-    """A part of a video, with the rate of that part where the waveform is known."""
-    pulse = None if video.pulse is None else video.pulse[start:stop]
-
-    def read(first: int, last: int) -> Tensor:
-        return video.read(start + first, start + last)
-
-    return Video(video.name, video.bpm, pulse, stop - start, read)
-
-
-def _decoded(source: Source, path: str, size: int, fs: float, box: tuple[float, float, float, float]) -> Tensor:
-    """A video as bytes, decoded once for all units."""
-
-    def find(image: np.ndarray) -> tuple[float, ...]:
-        height, width = image.shape[:2]
-        return box[0] * width, box[1] * height, box[2] * width, box[3] * height
-
-    def make() -> dict[str, Tensor]:
-        try:
-            frames, _ = read_video(path, size=(size, size), box=find, fs=fs)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        return {"frames": (frames * 255).round().byte()}
-
-    key = {"data": source.digest, "video": Path(path).name, "size": size, "fs": fs, "box": box}
-    return kept("rppg", key, make)["frames"]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from throughline.claims.rppg.data import STRENGTHS, Config
+from throughline.claims.rppg.config import Config
+from throughline.claims.rppg.data import STRENGTHS
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, subplots
+from throughline.lab.plots import arm_color, kept_by_arm, subplots
 from throughline.sensing.pulse import bandpass, pulse_spectrum
 
 if TYPE_CHECKING:
@@ -62,36 +63,29 @@ def one_clip(results: Results) -> "Figure | None":
 
 def difficulty(results: Results) -> "Figure | None":
     """Mean error against the strength of motion and of light, over all seeds."""
+    kept = kept_by_arm(results, "motion")
+    if not kept:
+        return None
     figure, axes = subplots(1, 2, size=(7.2, 3.2), sharey=True)
-    drawn = False
     for axis, name in zip(axes, ("motion", "light"), strict=True):
-        for arm in results.arms:
-            curves = [kept[name] for s in results.seeds if name in (kept := results.kept(arm, s))]
-            if curves:
-                axis.plot(STRENGTHS, np.mean(curves, 0), "o-", color=arm_color(results, arm), markersize=3.5, label=arm)
-                drawn = True
+        for arm, runs in kept.items():
+            mean = np.mean([run[name] for run in runs], 0)
+            axis.plot(STRENGTHS, mean, "o-", color=arm_color(results, arm), markersize=3.5, label=arm)
         axis.set(xlabel=f"strength of {name}", ylim=(0, None))
     axes[0].set_ylabel("mean absolute error in bpm")
-    if drawn:
-        axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return figure if drawn else None
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
 
 
 def _panels(results: Results, draw: "Draw", ylabel: str = "estimated bpm") -> "Figure | None":
-    found = {
-        (domain, arm): np.concatenate(rates, 1)
-        for domain in DOMAINS
-        for arm in results.arms
-        if (rates := [kept[f"{domain}_rates"] for s in results.seeds if (kept := results.kept(arm, s))])
-    }
-    arms = [arm for arm in results.arms if ("cross", arm) in found]
-    if not arms:
+    kept = kept_by_arm(results, "cross_rates")
+    if not kept:
         return None
-    size = (1.55 * len(arms) + 0.8, 3.9)
-    figure, axes = subplots(len(DOMAINS), len(arms), size=size, squeeze=False, sharex=True, sharey=True)
+    size = (1.55 * len(kept) + 0.8, 3.9)
+    figure, axes = subplots(len(DOMAINS), len(kept), size=size, squeeze=False, sharex=True, sharey=True)
     for row, (domain, words) in zip(axes, DOMAINS.items(), strict=True):
-        for axis, arm in zip(row, arms, strict=True):
-            true, estimated = found[domain, arm]
+        for axis, (arm, runs) in zip(row, kept.items(), strict=True):
+            true, estimated = np.concatenate([run[f"{domain}_rates"] for run in runs], 1)
             draw(axis, true, estimated, arm_color(results, arm))
             if domain == "same":
                 axis.set_title(arm.replace("_", " "))

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from throughline.claims.rppg.data import Config, Video
+from throughline.claims.rppg.config import Config
+from throughline.claims.shared.pulse_videos import Video
 from throughline.errors import ThroughlineError
 from throughline.lab import Log
 from throughline.sensing.pulse import PulseLoss, PulseNet, bandpass, chrom, heart_rate, neg_pearson, pos, pulse_snr

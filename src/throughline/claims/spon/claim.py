@@ -1,12 +1,12 @@
-"""Message passing on a hierarchy of meshes against one mesh ("Structure-Preserving Operator Learning", arXiv
-2410.01065): diffusion in an L-shaped plate with a hole by default, the user's simulations, flow past a cylinder and a
-hyperelastic beam at paper scale.
-"""
+"""The spon claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
-from throughline.claims.spon.data import Config, check
-from throughline.lab import Beats, Claim, Costs, Log, Quote, Results, Within
+from throughline.claims.spon.config import Config
+from throughline.claims.spon.data import own, plate
+from throughline.claims.spon.tasks import Task
+from throughline.errors import ThroughlineError
+from throughline.lab import Beats, Claim, Costs, Log, Quote, Results, Within, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -75,12 +75,26 @@ class KeepsItsStructure(Claim):
     )
 
     def prepare(self, config: Config) -> None:
-        check(config)
+        require("skfem", extra="physics")
+        if config.data is None and config.levels < 2:
+            raise ThroughlineError(f"levels must be at least 2, got {config.levels}: one mesh is no hierarchy")
+        if config.data is not None:
+            self.tasks(config, 0)  # so that a fault of the files is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         from throughline.claims.spon.training import measured
 
-        return measured(arm, config, seed, log)
+        return measured(arm, config, self.tasks(config, seed), seed, log)
+
+    def tasks(self, config: Config, seed: int) -> list[Task]:
+        """The operators of a seed, alike in every arm."""
+        if config.data is not None:
+            return [own(config.data, seed)]
+        if config.problem == "plate":
+            return [plate(config, seed)]
+        from throughline.claims.spon import paper
+
+        return paper.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.spon import figures as draw

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, subplots
+from throughline.lab.plots import arm_color, draw_band, kept_by_arm, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,21 +50,15 @@ def fields(results: Results) -> "Figure | None":
 
 def course(results: Results) -> "Figure | None":
     """Test error against updates and against processor time: the mean, and the range over seeds."""
-    figure, axes = subplots(1, 2, size=(7.4, 3.2), sharey=True)
-    drawn = False
-    for arm in (arm for arm in LEARNED if arm in results.arms):
-        runs = [kept["course"] for seed in results.seeds if "course" in (kept := results.kept(arm, seed))]
-        if not runs:
-            continue
-        drawn = True
-        length = min(map(len, runs))
-        whole = np.stack([run[:length] for run in runs])  # (seeds, looks, 3)
-        for axis, column in zip(axes, (0, 1), strict=True):
-            at, errors, color = whole[..., column].mean(0), whole[..., 2], arm_color(results, arm)
-            axis.plot(at, errors.mean(0), color=color, label=arm)
-            axis.fill_between(at, errors.min(0), errors.max(0), color=color, alpha=0.18, linewidth=0)
-    if not drawn:
+    kept = kept_by_arm(results, "course", _learned(results))
+    if not kept:
         return None
+    figure, axes = subplots(1, 2, size=(7.4, 3.2), sharey=True)
+    for arm, runs in kept.items():
+        length = min(len(run["course"]) for run in runs)
+        whole = np.stack([run["course"][:length] for run in runs])  # (seeds, looks, 3)
+        for axis, column in zip(axes, (0, 1), strict=True):
+            draw_band(axis, whole[..., column].mean(0), whole[..., 2], arm_color(results, arm), arm)
     axes[0].set(xlabel="updates", ylabel="relative L² error", yscale="log")
     axes[1].set(xlabel="processor time of the updates in seconds")
     axes[0].legend()
@@ -113,23 +107,20 @@ def outline(cells: np.ndarray) -> np.ndarray:
 
 def resolution(results: Results) -> "Figure | None":
     """Error against the number of unknowns of the mesh on which the question is asked."""
-    figure, axis = subplots(size=(5.2, 3.2))
-    drawn = False
-    for arm in (arm for arm in LEARNED if arm in results.arms):
-        runs = [kept["resolution"] for seed in results.seeds if "resolution" in (kept := results.kept(arm, seed))]
-        if not runs:
-            continue
-        drawn = True
-        whole, color = np.stack(runs), arm_color(results, arm)
-        axis.plot(whole[0, :, 0], whole[..., 1].mean(0), "o-", color=color, markersize=4, label=arm)
-        axis.fill_between(
-            whole[0, :, 0], whole[..., 1].min(0), whole[..., 1].max(0), color=color, alpha=0.18, linewidth=0
-        )
-        again = np.array([kept["rebuilt"] for seed in results.seeds if "rebuilt" in (kept := results.kept(arm, seed))])
-        axis.plot(whole[0, -1:, 0], again.mean(keepdims=True), "x", color=color)
-    if not drawn:
+    kept = kept_by_arm(results, "resolution", _learned(results))
+    if not kept:
         return None
+    figure, axis = subplots(size=(5.2, 3.2))
+    for arm, runs in kept.items():
+        whole, color = np.stack([run["resolution"] for run in runs]), arm_color(results, arm)
+        draw_band(axis, whole[0, :, 0], whole[..., 1], color, arm, "o-")
+        again = np.array([run["rebuilt"] for run in runs])
+        axis.plot(whole[0, -1:, 0], again.mean(keepdims=True), "x", color=color)
     axis.plot([], [], "x", color="0.5", label="processor rebuilt there")
     axis.set(xlabel="unknowns of the query's mesh", ylabel="relative L² error", xscale="log", yscale="log")
     axis.legend()
     return figure
+
+
+def _learned(results: Results) -> list[str]:
+    return [arm for arm in LEARNED if arm in results.arms]
