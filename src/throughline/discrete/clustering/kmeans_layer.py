@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core.checks import check_floating, check_tensor, integer, readable
+
 __all__ = ["KMeansLayer"]
 
 
@@ -34,6 +36,7 @@ class KMeansLayer(nn.Module):
         generator: draws the first centres, Gaussian and, with ``normalize``, projected.
 
     Raises:
+        TypeError: a number of features or clusters that is no integer.
         ValueError: an argument out of range.
 
     >>> layer = KMeansLayer(2, 2, normalize=False)
@@ -52,6 +55,7 @@ class KMeansLayer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        n_features, n_clusters = integer("n_features", n_features), integer("n_clusters", n_clusters)
         if n_features < 1 or n_clusters < 1:
             raise ValueError(f"n_features and n_clusters must be >= 1, got {n_features} and {n_clusters}")
         if not 0 < alpha < math.inf:
@@ -73,24 +77,37 @@ class KMeansLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, ``(..., D)`` to ``(..., K)``.
 
+        Without ``normalize`` they lose digits far from the origin, by their definition; `distances`, `assign` and
+        `loss` measure from the middle of the centres, and do not.
+
         Raises:
             TypeError: ``x`` is not floating point.
             ValueError: the last dimension is not ``n_features``.
         """
-        return self._logits(self._samples(x))
+        x = self._samples(x)
+        return self._logits(x, self.weight.to(x.dtype))
 
     def distances(self, x: Tensor) -> Tensor:
         """Squared distances of ``x`` (of x/‖x‖ with ``normalize``) to all centres, ``(..., D)`` to ``(..., K)``.
 
-        By way of the logits, so to about the rounding of ‖x‖² + ‖Ω_j‖². Errors are those of `forward`.
+        By way of the logits, so to about the rounding of ‖x‖² + ‖Ω_j‖², measured from the middle of the centres. Errors
+        are those of `forward`.
         """
-        x = self._samples(x)
-        return self._squared(x, self._logits(x)).clamp_min(0)
+        x, weight = self._centred(x)
+        return self._squared(x, self._logits(x, weight)).clamp_min(0)
 
     @torch.no_grad()
     def assign(self, x: Tensor) -> Tensor:
-        """The number of the nearest centre, ``(..., D)`` to ``(...)`` int64. Errors are those of `forward`."""
-        return self._logits(self._samples(x)).argmax(-1)
+        """The number of the nearest centre, ``(..., D)`` to ``(...)`` int64.
+
+        Errors are those of `forward`, and ValueError for NaN and infinities; where values cannot be looked at (under
+        torch.compile and torch.func) these get -1.
+        """
+        best, place = self._logits(*self._centred(x)).max(-1)
+        lost = ~best.isfinite()
+        if readable(lost) and bool(lost.any()):
+            raise ValueError("x must be finite, got NaN, an infinity or what overflows")
+        return place.masked_fill(lost, -1)
 
     def loss(self, x: Tensor, *, hard: bool = True) -> Tensor:
         """Mean over samples of the squared distance to the nearest centre, or of its mean under the soft assignment.
@@ -99,13 +116,13 @@ class KMeansLayer(nn.Module):
         its gradient reaches the nearest row alone, which it moves in Lloyd's direction. On the sphere it is the paper's
         2 - max_j logit_j/α, linear in W. Errors are those of `forward`.
         """
-        x = self._samples(x)
+        x, weight = self._centred(x)
         if not hard:
-            logits = self._logits(x)
+            logits = self._logits(x, weight)
             return (logits.softmax(-1) * self._squared(x, logits)).sum(-1).mean()
         with torch.no_grad():
-            labels = self._logits(x).argmax(-1)
-        nearest = F.embedding(labels, self.centers.to(x.dtype))
+            labels = self._logits(x, weight).argmax(-1)
+        nearest = F.embedding(labels, weight / (2 * self.alpha))
         if self.normalize:
             return (x.square().sum(-1) + 1 - 2 * (x * nearest).sum(-1)).mean()
         return (x - nearest).square().sum(-1).mean()
@@ -113,6 +130,7 @@ class KMeansLayer(nn.Module):
     @torch.no_grad()
     def set_centers_(self, centers: Tensor) -> None:
         """Take ``centers (K, D)``, projected with ``normalize``; ValueError for another shape."""
+        check_tensor("centers", centers)
         if centers.shape != self.weight.shape:
             raise ValueError(f"centers must have shape {tuple(self.weight.shape)}, got {tuple(centers.shape)}")
         self.weight.copy_(2 * self.alpha * centers)
@@ -136,15 +154,22 @@ class KMeansLayer(nn.Module):
             self.weight.copy_(2 * self.alpha * unit(self.weight))
 
     def _samples(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point, got {x.dtype}")
+        check_floating("x", x)
         if x.ndim == 0 or x.shape[-1] != self.n_features:
             raise ValueError(f"x must be (..., {self.n_features}), got shape {tuple(x.shape)}")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return unit(x) if self.normalize else x
 
-    def _logits(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
+    def _centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples and weight seen from the middle of the centres: distances stay, an offset cancels no digits."""
+        x = self._samples(x)
+        if self.normalize:
+            return x, self.weight.to(x.dtype)
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, x.dtype))
+        middle = (weight.detach().mean(0) / (2 * self.alpha)).to(x.dtype)
+        return x - middle, (weight - 2 * self.alpha * middle.to(weight.dtype)).to(x.dtype)
+
+    def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
         bias = None if self.normalize else weight.square().sum(-1) / (-4 * self.alpha)
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x, weight, bias)

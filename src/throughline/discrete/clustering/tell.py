@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core.checks import integer
+from throughline.discrete.clustering.first_centers import first_centers
 from throughline.discrete.clustering.kmeans_layer import KMeansLayer, unit
 
 __all__ = ["TELL"]
@@ -54,8 +55,8 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         tol: stop when no centre has moved by more than this in an epoch, in standard deviations of the data; 0 never
             stops early.
         optimizer: class of the networks' optimizer, called with parameters and ``lr``. The authors use Adadelta at 1.
-        init: where centres start: "k-means++", or "k-means", the best of ten runs of scikit-learn's. Behind an
-            encoder the latter pays: it learns to keep whatever clusters it is given.
+        init: where centres start: "k-means++", "k-means", the best of ten runs of scikit-learn's, or the centres
+            themselves, ``(K, D)``. Behind an encoder "k-means" pays: it learns to keep whatever clusters it is given.
         random_state: draws first centres and batches, and what the networks draw in training.
 
     Attributes:
@@ -90,7 +91,7 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         lr: float = 1e-3,
         tol: float = 1e-4,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
-        init: Literal["k-means++", "k-means"] = "k-means++",
+        init: Literal["k-means++", "k-means"] | ArrayLike = "k-means++",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_clusters = n_clusters
@@ -111,7 +112,11 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Cluster ``X (n, D)``, or images with an encoder, afresh; ``y`` is not used.
 
+        Where k-means++ finds fewer distinct points (directions, with ``normalize``) than clusters, it warns as
+        scikit-learn does, with a ConvergenceWarning.
+
         Raises:
+            TypeError: a count that is no integer.
             ValueError: an option out of range, values that are not finite, fewer (non-zero, with ``normalize``) samples
                 than clusters, or networks whose results do not have the promised shapes.
         """
@@ -194,20 +199,16 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
                     f"X must have at least n_clusters={self.n_clusters} samples with a direction when normalize=True, "
                     f"got n_samples={len(z)} that are not zero"
                 )
-        points, k = z.cpu().numpy(), self.n_clusters
-        if self.init == "k-means":
-            centers = KMeans(k, n_init=10, random_state=self._rng).fit(points).cluster_centers_
-        else:
-            centers, _ = kmeans_plusplus(points, k, random_state=self._rng)
         layer = KMeansLayer(
             z.shape[1],
-            k,
+            self.n_clusters,
             alpha=self.alpha,
             normalize=self.normalize,
             generator=torch.Generator().manual_seed(0),  # these centres are replaced at once
         )
-        self.layer_ = layer.to(z)
-        self.layer_.set_centers_(torch.as_tensor(centers).to(z))
+        self.layer_ = layer.to(z.device, z.dtype if self.normalize else torch.float64)  # running means want all digits
+        centers = first_centers(z.cpu().numpy(), self.n_clusters, self.init, directions=self.normalize, rng=self._rng)
+        self.layer_.set_centers_(torch.as_tensor(centers).to(self.layer_.weight))
         self._adadelta = torch.optim.Adadelta(self.layer_.parameters())
         self._received = torch.zeros(self.n_clusters, dtype=torch.int64, device=z.device)
 
@@ -256,7 +257,8 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
 
     def _describe(self, rows: NDArray[Any]) -> None:
         self.labels_, self.inertia_ = self._nearest(rows)
-        self.cluster_centers_ = self.layer_.centers.detach().cpu().numpy()
+        centers = self.layer_.centers.detach().cpu().numpy()
+        self.cluster_centers_ = centers.astype(np.float32, copy=False) if rows.dtype == np.float32 else centers
         self._n_features_out = self.n_clusters
 
     @torch.no_grad()
@@ -318,8 +320,11 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
         return rows
 
     def _check_options(self) -> None:
-        if self.n_clusters < 1:
-            raise ValueError(f"n_clusters must be at least 1, got {self.n_clusters}")
+        for name in ("n_clusters", "max_epochs", "batch_size", "pretrain_epochs"):
+            integer(name, getattr(self, name))
+        for name in ("n_clusters", "max_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if (self.encoder is None) != (self.decoder is None):
             given, missing = ("decoder", "encoder") if self.encoder is None else ("encoder", "decoder")
             raise ValueError(f"encoder and decoder go together, got {given} and no {missing}")
@@ -330,11 +335,8 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
                 f"pretrain_epochs must be in [0, max_epochs) with max_epochs={self.max_epochs}, "
                 f"got {self.pretrain_epochs}"
             )
-        if self.init not in ("k-means++", "k-means"):
-            raise ValueError(f'init must be "k-means++" or "k-means", got {self.init!r}')
-        for name in ("max_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if np.ndim(self.init) != 2 and not (isinstance(self.init, str) and self.init in ("k-means++", "k-means")):
+            raise ValueError(f'init must be "k-means++", "k-means" or an array of centres, got {self.init!r}')
         for name in ("alpha", "lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
@@ -352,5 +354,5 @@ def online_step_(layer: KMeansLayer, x: Tensor, received: Tensor) -> None:
     """Ω_j ← Ω_j + Σ_{i∈j}(x_i - Ω_j)/N_j over a batch, with N_j, ``received (K,)``, counted on."""
     labels, centers = layer.assign(x), layer.centers
     received += torch.bincount(labels, minlength=layer.n_clusters)
-    gain = torch.zeros_like(centers).index_add_(0, labels, x - centers[labels])
-    layer.set_centers_(centers + gain / received.clamp_min(1).to(x.dtype)[:, None])
+    gain = torch.zeros_like(centers).index_add_(0, labels, x.to(centers.dtype) - centers[labels])
+    layer.set_centers_(centers + gain / received.clamp_min(1).to(centers.dtype)[:, None])
