@@ -162,3 +162,25 @@ def test_wants_a_module_with_layers() -> None:
     with pytest.raises(ValueError, match=r"module must have an nn.Linear or nn.Conv2d"):
         convert(nn.Sequential(nn.ReLU()), space())
     assert isinstance(network().model[2], TunableDropout)  # type: ignore[index]
+
+
+def test_wrappers_are_left_out_of_the_copy_and_of_its_paths() -> None:
+    inner = nn.Sequential(nn.ReLU(), nn.Dropout(), torch.compile(nn.Linear(8, 8)))
+    plain = nn.Sequential(nn.Linear(6, 8), torch.compile(inner), nn.DataParallel(nn.Linear(8, 3)))
+    for given in (plain, torch.compile(plain), nn.DataParallel(plain), torch.optim.swa_utils.AveragedModel(plain)):
+        net = convert(given, space(), dropout={"1.1": "h0"}, exclude=["2"])  # type: ignore[arg-type]
+        kinds = {name: type(m) for name, m in net.model.named_modules()}
+        assert kinds == {
+            "": nn.Sequential,
+            "0": BestResponseLinear,
+            "1": nn.Sequential,
+            "1.0": nn.ReLU,
+            "1.1": TunableDropout,
+            "1.2": BestResponseLinear,
+            "2": nn.Linear,
+        }
+        assert net(X, hyper=HYPER).shape == (5, 3)
+    assert type(plain[1]) is not nn.Sequential  # what was given stays as it is
+    block = nn.Linear(6, 6)
+    net = convert(nn.ModuleList([block, torch.compile(block)]), space())  # type: ignore[list-item]
+    assert net.model[0] is net.model[1]  # type: ignore[index]

@@ -54,3 +54,16 @@ def test_no_gradient_reaches_the_rate(shape: tuple[int, ...]) -> None:
     given_x, given_rate = torch.autograd.grad(out.sum(), (x, rate), allow_unused=True)
     assert given_rate is None
     assert torch.equal(given_x, out)
+
+
+@pytest.mark.parametrize("rate", [[0.5], "0.5", None, torch.tensor(0.5).numpy()])
+def test_a_rate_is_a_number_or_a_tensor(rate: object) -> None:
+    with pytest.raises(TypeError, match="rate must be a number or a tensor, got"):
+        TunableDropout()(torch.ones(1), rate)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_is_nan_is_none() -> None:
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\), got nan"):
+        TunableDropout()(torch.ones(1), float("nan"))
+    rates = torch.tensor([0.0, torch.nan])
+    assert TunableDropout()(torch.ones(2, 3), rates).isnan().tolist() == [[False] * 3, [True] * 3]

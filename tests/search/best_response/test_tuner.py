@@ -3,12 +3,14 @@
 import copy
 import io
 import math
+import multiprocessing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from throughline.search.best_response import Hyperparameter, HyperparameterSpace, SelfTuner, convert
@@ -293,6 +295,90 @@ def test_tunes_a_compiled_network() -> None:
     assert faster.history[0] == pytest.approx(made.network.space.values())
 
 
+class Named(nn.Module):
+    """A model that takes its batch as a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, batch: Any) -> Tensor:
+        x = batch["x"] if isinstance(batch, dict) else batch[0]
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [({"x": X, "id": Y}, Y), ({"x": X, "id": Y}, (Y, torch.ones(32))), ((X, Y), Y), ([X, Y], Y)],
+    ids=["dict", "dict and pair", "tuple", "list"],
+)
+def test_batches_of_several_tensors_are_what_one_tensor_is(inputs: Any, targets: Any) -> None:
+    found = []
+    for batch in (({"x": X}, Y), (inputs, targets)):
+        torch.manual_seed(0)
+        net = convert(Named(), space())
+        made = SelfTuner(
+            net,
+            optimizer=torch.optim.SGD(net.parameters(), 0.1),
+            loss=lambda out, y: F.cross_entropy(out, y if isinstance(y, Tensor) else y[0]),
+            generator=seeded(),
+        )
+        found.append(run(made, 9, *[iter([batch] * 9)] * 2))
+    assert found[1] == found[0]
+
+
+def test_a_list_of_samples_is_a_batch() -> None:
+    net = convert(nn.ModuleDict({"stacked": nn.Linear(6, 3)}), space())
+    net.model.forward = lambda samples: net.model["stacked"](torch.stack(samples))  # type: ignore[assignment, index]
+    made = SelfTuner(net, optimizer=torch.optim.SGD(net.parameters(), 0.1), loss=F.cross_entropy)
+    assert made.train_step(list(X), Y).isfinite()
+
+
+def test_a_wrapped_network_is_tuned_as_the_plain_one() -> None:
+    plain, other = tuner(), tuner()
+    wrapped = SelfTuner(
+        nn.DataParallel(other.network),  # type: ignore[arg-type]
+        optimizer=other._optimizer,
+        loss=F.cross_entropy,
+        generator=seeded(),
+    )
+    assert run(wrapped, 4, batches(0), batches(1)) == run(plain, 4, batches(0), batches(1))
+    assert wrapped.history == plain.history
+
+
+def share(rank: int, count: int, folder: str) -> None:
+    """Seven steps of one of ``count`` processes, on its share of every batch; the rest of λ and φ into a file."""
+    torch.manual_seed(0)
+    own = space()
+    net: Any = convert(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), own)
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+    if count > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
+        with torch.no_grad():
+            own.location += rank  # what is not the same everywhere is made so
+        net = nn.parallel.DistributedDataParallel(net)
+    made = SelfTuner(net, optimizer=sgd, loss=F.cross_entropy, weight_decay="decay", generator=seeded())
+    draw, rows = own.sample, slice(rank * 16 // count, (rank + 1) * 16 // count)
+    own.sample = lambda size, **options: draw(16, **options)[rows]  # type: ignore[method-assign]
+    batches = iter([(X[:16][rows], Y[:16][rows]), (X[16:][rows], Y[16:][rows])] * 4)
+    for _ in range(7):
+        made.step(batches, batches)
+    torch.save([*snapshot(own), *snapshot(made._plain)], f"{folder}/{count}-{rank}.pt")
+    if count > 1:
+        distributed.destroy_process_group()
+
+
+def test_two_processes_with_half_a_batch_are_one_with_the_whole(tmp_path: Path) -> None:
+    share(0, 1, str(tmp_path))
+    other = multiprocessing.get_context("spawn").Process(target=share, args=(1, 2, str(tmp_path)))
+    other.start()
+    share(0, 2, str(tmp_path))
+    other.join()
+    whole, first, second = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert equal(first, second)
+    torch.testing.assert_close(first, whole)
+
+
 def test_draws_from_the_global_generator_by_default() -> None:
     found = []
     for _ in range(2):
@@ -340,8 +426,65 @@ def test_refuses_what_cannot_work() -> None:
         SelfTuner(net, optimizer=both, loss=F.cross_entropy)
     with pytest.raises(TypeError, match=r"network must be a SelfTuningNetwork, got Linear"):
         SelfTuner(nn.Linear(6, 3), optimizer=sgd, loss=F.cross_entropy)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"network must be a SelfTuningNetwork, got int"):
+        SelfTuner(3, optimizer=sgd, loss=F.cross_entropy)  # type: ignore[arg-type]
+    made = SelfTuner(net, optimizer=sgd, loss=lambda out, y: 1.0)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match="the result of loss must be a tensor, got float"):
+        made.train_step(X, Y)
     made = SelfTuner(net, optimizer=sgd, loss=lambda out, y: F.cross_entropy(out, y, reduction="none"))
     with pytest.raises(ValueError, match=r"loss must return a scalar, got shape \(32,\)"):
         made.train_step(X, Y)
     with pytest.raises(ValueError, match=r"loss must return a scalar, got shape \(32,\)"):
         made.tune_step(X, Y)
+
+
+def test_an_optimizer_over_the_model_before_conversion_is_refused() -> None:
+    plain = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    net = convert(plain, space())
+    for optimizer in (torch.optim.SGD(plain.parameters(), 0.1), torch.optim.SGD([torch.zeros(3)], 0.1)):
+        with pytest.raises(
+            ValueError, match=r"got none of them: convert copies .* the optimizer network\.parameters\(\)"
+        ):
+            SelfTuner(net, optimizer=optimizer, loss=F.cross_entropy)
+    part = torch.optim.SGD(net.model[1].parameters(), 0.1)  # type: ignore[index]
+    made = SelfTuner(net, optimizer=part, loss=F.cross_entropy)
+    before = snapshot(net.model[1])  # type: ignore[index]
+    made.train_step(X, Y)
+    assert not equal(snapshot(net.model[1]), before)  # type: ignore[index]
+    average = torch.optim.swa_utils.AveragedModel(net)
+    with pytest.raises(ValueError, match="got none of them"):
+        SelfTuner(average, optimizer=part, loss=F.cross_entropy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", ["network", "space"])
+def test_parameters_that_were_replaced_are_noticed(part: str) -> None:
+    made = tuner()
+    made.train_step(X, Y)
+    module = made.network if part == "network" else made.network.space
+    module.load_state_dict(module.state_dict(), assign=True)
+    for step in (made.train_step, made.tune_step):
+        with pytest.raises(
+            ValueError, match=r"network has other parameters than those .* load_state_dict\(assign=True\)"
+        ):
+            step(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("error", "batch", "message"),
+    [
+        (TypeError, (X, Y, Y), r"train_batches must yield pairs \(inputs, targets\), got a tuple of 3; .* weights"),
+        (TypeError, {"x": X, "y": Y}, r"train_batches must yield pairs \(inputs, targets\), got a dict of 2; either"),
+        (TypeError, X, r"train_batches must yield pairs \(inputs, targets\), got a Tensor of 32; either"),
+        (ValueError, (X[:0], Y[:0]), r"inputs must hold at least one sample, got an empty batch"),
+        (ValueError, ({"x": X, "y": X[:3]}, Y), r"inputs must hold tensors .* got leading dimensions \[3, 32\]"),
+        (ValueError, ({}, Y), r"inputs must hold tensors \(B, \.\.\.\) of one batch, got leading dimensions \[\]"),
+    ],
+)
+def test_names_a_batch_that_is_none(error: type[Exception], batch: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        tuner().step(iter([batch]), iter([]))
+
+
+def test_wants_iterators() -> None:
+    with pytest.raises(TypeError, match=r"train_batches must be an iterator, such as itertools.* got list"):
+        tuner().step([(X, Y)], iter([]))  # type: ignore[arg-type]

@@ -191,3 +191,30 @@ def test_botorch_s_remark_on_a_single_outcome_is_not_passed_on() -> None:
         warnings.simplefilter("always")
         run(opt, 3)
     assert not [w for w in caught if "not standardized" in str(w.message)]
+
+
+def test_wrapped_policies_ask_for_the_same() -> None:
+    candidates, net = torch.rand(20, 2, generator=torch.Generator().manual_seed(0)), policy()
+    wanted = run(NAPOptimizer(net, candidates, horizon=4), 3)
+    for wrapped in (torch.nn.DataParallel(net), torch.optim.swa_utils.AveragedModel(net)):
+        assert run(NAPOptimizer(wrapped, candidates, horizon=4), 3) == wanted  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="policy must be a NeuralAcquisitionProcess, got Linear"):
+        NAPOptimizer(torch.nn.Linear(2, 2), candidates, horizon=4)  # type: ignore[arg-type]
+
+
+def test_a_policy_that_ran_away_proposes_nothing() -> None:
+    net = policy()
+    with torch.no_grad():
+        net.embed_x.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="acquisition values must be numbers, got NaN"):
+        NAPOptimizer(net, torch.rand(5, 2), horizon=4).ask()
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_names_what_is_no_tensor(make: Any) -> None:
+    with pytest.raises(TypeError, match="candidates must be a tensor, got list"):
+        make([[0.0, 0.0], [1.0, 1.0]])
+    with pytest.raises(TypeError, match=r"candidates must be floating point, got torch\.int64"):
+        make(torch.eye(2).long())
+    with pytest.raises(TypeError, match="x must be a tensor, got list"):
+        make(torch.eye(2)).tell([0.0, 1.0], 0.5)

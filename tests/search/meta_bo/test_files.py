@@ -40,3 +40,14 @@ def test_a_file_that_is_no_policy_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"is no policy .* or is damaged: .*size mismatch"):
         load_policy(file)
+
+
+def test_the_policy_inside_of_wrappers_is_what_is_saved(tmp_path: Path) -> None:
+    net, file = policy(), tmp_path / "policy.safetensors"
+    average = torch.optim.swa_utils.AveragedModel(net)
+    for wrapped in (torch.compile(net), torch.nn.DataParallel(net), average):
+        save_policy(wrapped, file)  # type: ignore[arg-type]
+        again = load_policy(file)
+        assert all(map(torch.equal, again.state_dict().values(), net.state_dict().values()))
+    with pytest.raises(TypeError, match="policy must be a NeuralAcquisitionProcess, got Linear"):
+        save_policy(torch.nn.Linear(2, 2), file)  # type: ignore[arg-type]

@@ -201,3 +201,19 @@ def test_names_the_bad_argument(changes: dict[str, Any], match: str) -> None:
 def test_pretrain_wants_a_step() -> None:
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         trainer().pretrain(0)
+
+
+def test_replaced_parameters_are_noticed() -> None:
+    made = trainer()
+    made.policy.load_state_dict(made.policy.state_dict(), assign=True)
+    for learn in (made.step, lambda: made.pretrain(1)):
+        with pytest.raises(ValueError, match="policy has other parameters than those that are being trained"):
+            learn()
+
+
+def test_takes_the_policy_itself() -> None:
+    torch.compiler.reset()
+    assert math.isfinite(trainer(torch.compile(policy(), backend="eager")).pretrain(1))  # type: ignore[arg-type]
+    for wrapped in (torch.nn.DataParallel(policy()), torch.nn.Linear(2, 2)):
+        with pytest.raises(TypeError, match=r"policy must be a NeuralAcquisitionProcess, got (Data|Lin)"):
+            trainer(wrapped)  # type: ignore[arg-type]

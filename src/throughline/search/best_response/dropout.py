@@ -2,8 +2,12 @@
 Best-Response Functions", arXiv 1903.03088).
 """
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
+
+from throughline.core._checks import check_floating
 
 __all__ = ["TunableDropout"]
 
@@ -16,7 +20,7 @@ class TunableDropout(nn.Module):
         channels: drop whole channels of ``(B, C, ...)``.
 
     Raises:
-        TypeError: in `forward`, an input that is not floating point.
+        TypeError: in `forward`, an input that is not floating point, or a rate that is neither number nor tensor.
         ValueError: in `forward`, a rate outside [0, 1) or of another batch.
 
     >>> TunableDropout()(torch.ones(2, 4), torch.tensor([0.0, 0.5])).shape
@@ -35,13 +39,11 @@ class TunableDropout(nn.Module):
             rate: a number in [0, 1) or a tensor of them, ``(B,)`` or without dimensions (not read, hence not checked).
             generator: of the draw; torch's global one by default.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point, got {x.dtype}")
+        check_floating("x", x)
         if self.channels and x.ndim < 2:
             raise ValueError(f"x must be (B, C, ...) to drop channels, got shape {tuple(x.shape)}")
         if not isinstance(rate, Tensor):
-            if not 0 <= rate < 1:
-                raise ValueError(f"rate must be in [0, 1), got {rate}")
+            _check_rate(rate)
             rate = torch.tensor(rate, dtype=torch.float32, device=x.device)
         elif rate.ndim and (x.ndim == 0 or rate.shape != x.shape[:1]):
             raise ValueError(f"rate must be a number or {tuple(x.shape[:1])}, got shape {tuple(rate.shape)}")
@@ -55,3 +57,10 @@ class TunableDropout(nn.Module):
 
     def extra_repr(self) -> str:
         return "channels=True" if self.channels else ""
+
+
+def _check_rate(rate: object) -> None:
+    if not isinstance(rate, Real):
+        raise TypeError(f"rate must be a number or a tensor, got {type(rate).__name__}")
+    if not 0 <= float(rate) < 1:
+        raise ValueError(f"rate must be in [0, 1), got {rate}")

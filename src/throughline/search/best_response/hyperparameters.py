@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core._checks import check_floating
+
 __all__ = ["Hyperparameter", "HyperparameterSpace"]
 
 FAR = -15.0  # below it log softplus(s) is s to seven digits
@@ -154,8 +156,7 @@ class HyperparameterSpace(nn.Module):
             TypeError: ``value`` is not floating point.
             ValueError: its last dimension is not n.
         """
-        if not value.is_floating_point():
-            raise TypeError(f"value must be floating point, got {value.dtype}")
+        check_floating("value", value)
         if value.ndim < 1 or value.shape[-1] != len(self.hyperparameters):
             raise ValueError(f"value must be (..., {len(self.hyperparameters)}), got shape {tuple(value.shape)}")
         columns = zip(self.hyperparameters, value.unbind(-1), strict=True)

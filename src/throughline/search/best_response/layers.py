@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core._checks import check_floating
+
 __all__ = ["BestResponseConv2d", "BestResponseLinear", "check_hyper"]
 
 GATE_SCALE = 0.01  # standard deviation of V and C at the start: λ itself may be far from 0
@@ -228,8 +230,7 @@ def _copy(layer: Layer, module: nn.Linear | nn.Conv2d) -> None:
 
 def _check(layer: Layer, input: Tensor, hyper: Tensor, *, least: int) -> Tensor:
     """λ in the dtype of the weights, if it and the input are what the layer wants."""
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating("input", input)
     check_hyper(hyper, layer.num_hyperparameters)
     if hyper.ndim == 2 and (input.ndim < least or len(hyper) != len(input)):
         raise ValueError(
@@ -240,8 +241,7 @@ def _check(layer: Layer, input: Tensor, hyper: Tensor, *, least: int) -> Tensor:
 
 
 def check_hyper(hyper: Tensor, n: int) -> None:
-    if not hyper.is_floating_point():
-        raise TypeError(f"hyper must be floating point, got {hyper.dtype}")
+    check_floating("hyper", hyper)
     if hyper.ndim not in (1, 2) or hyper.shape[-1] != n:
         raise ValueError(f"hyper must be ({n},) or (B, {n}), got shape {tuple(hyper.shape)}")
 

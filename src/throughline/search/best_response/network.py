@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from throughline.core._modules import unwrapped
 from throughline.search.best_response.conversion import Link, replaced, response_layers, tunable_dropouts
 from throughline.search.best_response.hyperparameters import HyperparameterSpace
 from throughline.search.best_response.layers import BestResponseConv2d, BestResponseLinear, check_hyper
@@ -47,7 +48,7 @@ class SelfTuningNetwork(nn.Module):
         self._space = (space,)  # in a tuple, where an nn.Module does not take it for a part of itself
         self._link = Link()
         self._rated = bool(dropout)
-        model = copy.deepcopy(module)
+        model = _copied(module)
         new: dict[int, nn.Module] = {
             **tunable_dropouts(model, space, dict(dropout or {}), self._link),
             **response_layers(model, len(space.names), tuple(exclude), self._link),
@@ -127,7 +128,9 @@ def convert(
     something other than a batch of samples, first dimension first, wants excluding.
 
     Args:
-        module: the network; it is copied and stays as it is.
+        module: the network; it is copied and stays as it is. The copy is without wrappers (``torch.compile``, data
+            parallelism, averaged models), of the whole and of its parts: paths are those of the plain modules, and
+            the result is what is to be wrapped.
         space: the hyperparameters.
         dropout: paths of dropout modules, such as ``"layers.2"``, and the hyperparameter that is the rate of each.
         exclude: paths that stay plain, with everything below them; shell patterns (``"encoder.*.norm"``) are allowed.
@@ -148,3 +151,12 @@ def convert(
     torch.Size([5, 3])
     """
     return SelfTuningNetwork(module, space, dropout=dropout, exclude=exclude)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A deep copy in which each wrapper, as of torch.compile, has given way to what is inside."""
+    memo: dict[int, Any] = {}
+    for part in reversed([*module.modules()]):  # what lies deeper comes first
+        if (inner := unwrapped(part)) is not part:
+            memo[id(part)] = copy.deepcopy(inner, memo)
+    return copy.deepcopy(module, memo)

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from throughline.core._checks import check_tensor
+from throughline.core._modules import check_held, shells, unwrapped
+from throughline.search.best_response.batches import batch_size, pair
 from throughline.search.best_response.network import SelfTuningNetwork
 
 __all__ = ["SelfTuner"]
@@ -25,9 +29,10 @@ class SelfTuner:
     derivatives. With a fixed σ they take λ itself. Gradients of φ come from training steps alone.
 
     Args:
-        network: of `convert`; compiled by ``torch.compile`` too.
-        optimizer: over ``network.parameters()``, of any kind. A gradient is clipped by its
-            ``register_step_pre_hook``.
+        network: of `convert`; also inside of ``torch.compile`` and DistributedDataParallel. Its processes have batches
+            of their own, and gradients of λ and s are averaged, too; give each a generator with another seed.
+        optimizer: over ``network.parameters()``, of any kind; those of the model that was converted are others. A
+            gradient is clipped by its ``register_step_pre_hook``.
         loss: a scalar of what the network gives and the targets, plain: no penalty in it.
         augment: of the inputs and the values of all hyperparameters, ``(B,)`` each by name; in training steps only.
         penalty: of what the network gives and the values, added to the loss in training steps only.
@@ -43,8 +48,10 @@ class SelfTuner:
         network: as it was given.
 
     Raises:
-        ValueError: an argument out of range, an unknown hyperparameter, or an optimizer that holds λ or s.
-        TypeError: ``network`` is no `SelfTuningNetwork`.
+        ValueError: an argument out of range, an unknown hyperparameter, or an optimizer that holds λ or s, or nothing
+            of the network; in a step, an empty batch, or a network that has other parameters than it had, such as
+            after ``load_state_dict(assign=True)``.
+        TypeError: ``network`` is no `SelfTuningNetwork`; in `step`, what yields batches is no iterator of pairs.
 
     >>> from torch import nn
     >>> from torch.nn import functional as F
@@ -63,8 +70,8 @@ class SelfTuner:
         network: SelfTuningNetwork,
         *,
         optimizer: torch.optim.Optimizer,
-        loss: Callable[[Any, Tensor], Tensor],
-        augment: Callable[[Tensor, Values], Tensor] | None = None,
+        loss: Callable[[Any, Any], Tensor],
+        augment: Callable[[Any, Values], Any] | None = None,
         penalty: Callable[[Any, Values], Tensor] | None = None,
         weight_decay: str | None = None,
         hyper_lr: float = 3e-3,
@@ -76,13 +83,18 @@ class SelfTuner:
         warmup_steps: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        plain = getattr(network, "_orig_mod", network)  # inside of torch.compile
+        plain = unwrapped(network) if isinstance(network, nn.Module) else network
         if not isinstance(plain, SelfTuningNetwork):
             raise TypeError(f"network must be a SelfTuningNetwork, got {type(network).__name__}")
         space = plain.space
-        own = {id(space.location), id(space.raw_scale)}
-        if any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if optimized & {id(space.location), id(space.raw_scale)}:
             raise ValueError("optimizer must hold the network's parameters alone, got one with those of its space")
+        if optimized.isdisjoint(map(id, plain.parameters())):
+            raise ValueError(
+                "optimizer must hold parameters of the network, got none of them: convert copies the model, so give "
+                "the optimizer network.parameters()"
+            )
         if weight_decay is not None:
             known = {h.name: h for h in space.hyperparameters}
             if weight_decay not in known:
@@ -109,6 +121,12 @@ class SelfTuner:
         self._hyper_optimizer = torch.optim.Adam(
             [{"params": [space.location], "lr": hyper_lr}, {"params": [space.raw_scale], "lr": scale_lr}]
         )
+        self._held = [*plain.parameters(), space.location, space.raw_scale]
+        self._parallel = next((s for s in shells(network) if isinstance(s, DistributedDataParallel)), None)
+        if self._parallel is not None:
+            group = self._parallel.process_group
+            for parameter in (space.location, space.raw_scale):
+                distributed.broadcast(parameter.data, distributed.get_global_rank(group, 0), group)
         self._trained, self._tuned = 0, 0
         self._values: list[Tensor] = []  # left where they are computed until somebody asks
 
@@ -124,12 +142,17 @@ class SelfTuner:
         rounds = self._tuned // valid + 1
         return "train" if self._trained - self._warmup < train * rounds else "tune"
 
-    def train_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """One step on φ, the hyperparameters of every sample perturbed by an ε of its own; the loss, detached."""
-        space = self._plain.space
+    def train_step(self, inputs: Any, targets: Any) -> Tensor:
+        """One step on φ, the hyperparameters of every sample perturbed by an ε of its own; the loss, detached.
+
+        Args:
+            inputs: what the model takes as its argument: a tensor ``(B, ...)``, or a dict, list or tuple of such.
+            targets: what ``loss`` takes.
+        """
+        size, space = self._begin(inputs, targets), self._plain.space
         self.network.train()
         with torch.no_grad():  # φ alone learns from the training loss
-            hyper = space.sample(len(inputs), generator=self._generator)
+            hyper = space.sample(size, generator=self._generator)
             values = space.constrain(hyper)
             if self._augment is not None:
                 inputs = self._augment(inputs, values)
@@ -146,32 +169,55 @@ class SelfTuner:
         self._trained += 1
         return loss.detach()
 
-    def tune_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """One step on λ and σ, φ untouched; the validation loss, detached and without the entropy."""
-        space = self._plain.space
+    def tune_step(self, inputs: Any, targets: Any) -> Tensor:
+        """One step on λ and σ, φ untouched; the validation loss, detached and without the entropy.
+
+        Arguments are those of `train_step`.
+        """
+        size, space = self._begin(inputs, targets), self._plain.space
         self.network.eval()
-        hyper = space.sample(len(inputs), generator=self._generator) if self._tune_scale else space.location
-        loss = _scalar(self._loss(self.network(inputs, hyper=hyper), targets), "loss")
+        hyper = space.sample(size, generator=self._generator) if self._tune_scale else space.location
+        network = self.network if self._parallel is None else self._parallel.module  # φ has no gradient to exchange
+        loss = _scalar(self._loss(network(inputs, hyper=hyper), targets), "loss")
         if self._tune_scale:
             learned = [space.location, space.raw_scale]
             objective = loss - self._entropy_weight * space.entropy()
         else:
             learned, objective = [space.location], loss
         for parameter, gradient in zip(learned, torch.autograd.grad(objective, learned), strict=True):
-            parameter.grad = gradient
+            parameter.grad = self._averaged(gradient)
         self._hyper_optimizer.step()
         self._hyper_optimizer.zero_grad()
         self._tuned += 1
         self._values.append(space._values())
         return loss.detach()
 
-    def step(
-        self, train_batches: Iterator[tuple[Tensor, Tensor]], valid_batches: Iterator[tuple[Tensor, Tensor]]
-    ) -> Tensor:
-        """The next step of the schedule on the next batch of ``(inputs, targets)`` of its kind; the loss, detached."""
+    def step(self, train_batches: Iterator[tuple[Any, Any]], valid_batches: Iterator[tuple[Any, Any]]) -> Tensor:
+        """The next step of the schedule on the next batch of ``(inputs, targets)`` of its kind; the loss, detached.
+
+        What else a loss wants goes into the targets: ``(inputs, (targets, weights))``.
+        """
         if self.phase() == "train":
-            return self.train_step(*next(train_batches))
-        return self.tune_step(*next(valid_batches))
+            return self.train_step(*pair("train_batches", train_batches))
+        return self.tune_step(*pair("valid_batches", valid_batches))
+
+    def _begin(self, inputs: Any, targets: Any) -> int:
+        """The size of a batch, once there is something to learn from it and with it."""
+        space = self._plain.space
+        check_held(self._held, (*self._plain.parameters(), space.location, space.raw_scale), "network")
+        size = batch_size(inputs, targets)
+        if not size:
+            raise ValueError("inputs must hold at least one sample, got an empty batch")
+        return size
+
+    def _averaged(self, gradient: Tensor) -> Tensor:
+        """The mean of a gradient over the processes."""
+        if self._parallel is None:
+            return gradient
+        group = self._parallel.process_group
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient, group=group)
+        return gradient / distributed.get_world_size(group)
 
     def state_dict(self) -> dict[str, Any]:
         """λ, s, their optimizer, the place in the schedule, the history and the generator's state.
@@ -209,6 +255,7 @@ class SelfTuner:
 
 
 def _scalar(value: Tensor, name: str) -> Tensor:
+    check_tensor(f"the result of {name}", value)
     if value.ndim:
         raise ValueError(f"{name} must return a scalar, got shape {tuple(value.shape)}")
     return value
