@@ -1,8 +1,11 @@
 """Checks of arguments that every area makes at its boundary."""
 
+from numbers import Integral
+
+import torch
 from torch import Tensor
 
-__all__ = ["check_floating", "check_tensor"]
+__all__ = ["check_floating", "check_tensor", "integer", "readable"]
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -27,3 +30,20 @@ def check_floating(name: str, value: object) -> None:
         check_tensor(name, value)
     elif not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {value.dtype}")
+
+
+def integer(name: str, value: object, wanted: str = "an integer") -> int:
+    """``value``, also a NumPy integer, as Python's own; a TypeError for 1.5 and for 2.0.
+
+    >>> integer("bits", 1.5)
+    Traceback (most recent call last):
+    TypeError: bits must be an integer, got 1.5
+    """
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    return int(value)
+
+
+def readable(x: Tensor) -> bool:
+    """Whether values can be looked at: not while torch.compile traces, inside torch.func, or where there are none."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or x.is_meta)

@@ -5,5 +5,5 @@ from tests.contract.part import Part
 PARTS: list[Part] = []
 NOT_PARTS = {
     f"throughline.core.checks.{name}": "an argument check: the foreign inputs of all parts go through it"
-    for name in ("check_floating", "check_tensor")
+    for name in ("check_floating", "check_tensor", "integer", "readable")
 }
