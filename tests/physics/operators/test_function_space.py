@@ -10,64 +10,20 @@ import pytest
 import scipy.sparse as sp
 import skfem
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.physics.operators.meshes import (
+    CONFORMING,
+    SCALAR,
+    TRI,
+    VECTOR,
+    affine,
+    affine_vector,
+    constant_vector,
+    inside,
+    made,
+)
 from torch import Tensor
 
 from throughline.physics.operators import Decoder, Encoder, FunctionSpace, hierarchy, prolongation
-
-SCALAR = {
-    "line P1": (skfem.MeshLine(np.linspace(0, 1, 6)), skfem.ElementLineP1()),
-    "line P2": (skfem.MeshLine(np.linspace(0, 1, 6)), skfem.ElementLineP2()),
-    "tri P1": (skfem.MeshTri.init_lshaped().refined(1), skfem.ElementTriP1()),
-    "tri P2": (skfem.MeshTri().refined(1), skfem.ElementTriP2()),
-    "quad Q1": (skfem.MeshQuad().refined(1), skfem.ElementQuad1()),
-    "quad Q2": (skfem.MeshQuad().refined(1), skfem.ElementQuad2()),
-    "tet P1": (skfem.MeshTet().refined(1), skfem.ElementTetP1()),
-    "tet P2": (skfem.MeshTet(), skfem.ElementTetP2()),
-    "hex Q1": (skfem.MeshHex().refined(1), skfem.ElementHex1()),
-}
-VECTOR = {
-    "tri vector P1": (skfem.MeshTri().refined(1), skfem.ElementVector(skfem.ElementTriP1())),
-    "tri vector P2": (skfem.MeshTri.init_lshaped(), skfem.ElementVector(skfem.ElementTriP2())),
-    "tet vector P1": (skfem.MeshTet().refined(1), skfem.ElementVector(skfem.ElementTetP1())),
-    "quad vector Q1": (skfem.MeshQuad().refined(1), skfem.ElementVector(skfem.ElementQuad1())),
-}
-CONFORMING = {
-    "tri RT": (skfem.MeshTri().refined(2), skfem.ElementTriRT1()),
-    "tri Nédélec": (skfem.MeshTri().refined(2), skfem.ElementTriN1()),
-    "tet RT": (skfem.MeshTet().refined(1), skfem.ElementTetRT1()),
-    "tet Nédélec": (skfem.MeshTet().refined(1), skfem.ElementTetN1()),
-    "quad RT": (skfem.MeshQuad().refined(1), skfem.ElementQuadRT1()),
-}
-SQUARES = skfem.MeshQuad().refined(2)
-BENT = np.stack([SQUARES.p[0] + 0.3 * SQUARES.p[0] * SQUARES.p[1], SQUARES.p[1] + 0.2 * SQUARES.p[0] ** 2])
-SHEARED = skfem.MeshQuad(BENT, SQUARES.t)
-
-
-def made(name: str, **options: Any) -> FunctionSpace:
-    return FunctionSpace(*(SCALAR | VECTOR | CONFORMING)[name], **options)
-
-
-def inside(space: FunctionSpace, count: int = 40) -> Tensor:
-    """Points of the mesh, from random cells and random convex weights of their corners."""
-    draw = np.random.default_rng(0)
-    corners = space.mesh.p[:, space.mesh.t[:, draw.integers(space.mesh.nelements, size=count)]]
-    weights = draw.dirichlet(np.ones(corners.shape[1]), count).T
-    return torch.from_numpy((corners * weights).sum(1).T.copy())
-
-
-def affine(x: Tensor) -> Tensor:
-    return 1 + x @ torch.arange(1.0, x.shape[1] + 1, dtype=x.dtype)
-
-
-def affine_vector(x: Tensor) -> Tensor:
-    return torch.stack([affine(x) * (k + 1) - x[:, k] for k in range(x.shape[1])], 1)
-
-
-def constant_vector(x: Tensor) -> Tensor:
-    return torch.arange(1.0, x.shape[1] + 1, dtype=x.dtype).expand(len(x), -1)
-
 
 # ---- what a space is ----
 
@@ -121,38 +77,6 @@ def test_probes_of_scikit_fem_give_the_same_values() -> None:
         wanted = space.basis.interpolator(c.numpy())(points.numpy().T)
         found = space.evaluate(c, points).numpy()
         np.testing.assert_allclose(found if space.components is None else found.T, wanted, atol=1e-10)
-
-
-def test_points_are_found_in_curved_and_sheared_cells() -> None:
-    for mesh in (SHEARED, skfem.MeshTri2.init_circle(2), skfem.MeshTri2.init_circle(1).refined(1)):
-        space = FunctionSpace(mesh)
-        draw = np.random.default_rng(1)
-        cells = draw.integers(mesh.nelements, size=50)
-        local = draw.dirichlet(np.ones(3), 50).T[:2]
-        points = space.basis.mapping.F(local[:, :, None], cells)[:, :, 0]
-        found = space._finder(points, 1e-9)
-        assert (found.distance == 0).all()
-        there = space.basis.mapping.F(found.local[:, :, None], found.cells)[:, :, 0]
-        np.testing.assert_allclose(there, points, atol=1e-9)
-        c = torch.randn(space.dim, dtype=torch.float64)
-        values = space.evaluate(c, torch.from_numpy(points.T.copy()))
-        r, s = local
-        phis = [(1 - r) * (1 - s), r * (1 - s), r * s, (1 - r) * s] if mesh is SHEARED else [1 - r - s, r, s]
-        wanted = (np.array(phis) * c.numpy()[space.basis.element_dofs[:, cells]]).sum(0)
-        np.testing.assert_allclose(values.numpy(), wanted, atol=1e-8)
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 10_000))
-def test_every_point_is_found_on_a_graded_mesh(seed: int) -> None:
-    """Far cells with near centres do not hide the right one."""
-    draw = np.random.default_rng(seed)
-    mesh = skfem.MeshTri()
-    for _ in range(4):
-        mesh = mesh.refined(mesh.elements_satisfying(lambda x: x[0] + x[1] < draw.uniform(0.3, 0.7)))
-    space = FunctionSpace(mesh)
-    points = torch.from_numpy(draw.uniform(size=(30, 2)))
-    torch.testing.assert_close(space.evaluate(space.interpolate(affine), points), affine(points), atol=1e-10, rtol=0)
 
 
 def test_order_of_convergence_of_the_projection() -> None:
@@ -289,8 +213,6 @@ def test_periodic_and_constrained() -> None:
 
 # ---- bad input ----
 
-TRI = skfem.MeshTri().refined(1).with_boundaries({"left": lambda x: x[0] == 0})
-
 
 def uneven() -> Any:
     mesh = skfem.MeshTri().refined(2)
@@ -405,82 +327,6 @@ def uneven() -> Any:
 def test_names_what_is_wrong(error: type[Exception], match: str, call: Callable[[], object]) -> None:
     with pytest.raises(error, match=match):
         call()
-
-
-# ---- between meshes ----
-
-
-@pytest.mark.parametrize(
-    ("mesh", "element"),
-    [
-        (skfem.MeshTri.init_lshaped(), skfem.ElementTriP1()),
-        (skfem.MeshTri.init_lshaped(), skfem.ElementTriP2()),
-        (skfem.MeshQuad(), skfem.ElementQuad2()),
-        (skfem.MeshTet(), skfem.ElementTetP2()),
-        (skfem.MeshHex(), skfem.ElementHex1()),
-        (skfem.MeshTri(), skfem.ElementVector(skfem.ElementTriP2())),
-        (skfem.MeshTri(), skfem.ElementTriRT1()),
-        (skfem.MeshTri(), skfem.ElementTriN1()),
-        (skfem.MeshTet(), skfem.ElementTetN1()),
-        (skfem.MeshTri(), skfem.ElementTriP0()),
-    ],
-)
-def test_prolongation_is_the_identity_on_coarse_functions(mesh: Any, element: Any) -> None:
-    coarse, fine = hierarchy(mesh, 2, element)
-    p = prolongation(coarse, fine)
-    assert p.shape == (fine.dim, coarse.dim)
-    c = torch.randn(3, coarse.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    lifted = Decoder(coarse, fine)(c)
-    np.testing.assert_allclose(lifted.numpy(), c.numpy() @ p.toarray().T, atol=1e-12)
-    torch.testing.assert_close(fine.norm(lifted), coarse.norm(c))
-    torch.testing.assert_close(Encoder(coarse, fine)(lifted), c, atol=1e-8, rtol=0)
-    points = inside(coarse)
-    torch.testing.assert_close(fine.evaluate(lifted, points), coarse.evaluate(c, points), atol=1e-9, rtol=0)
-
-
-def test_prolongation_joins_periodic_unknowns() -> None:
-    coarse, fine = hierarchy(skfem.MeshTri().refined(1), 2, periodic=[0, 1])
-    p = prolongation(coarse, fine)
-    np.testing.assert_allclose(p.sum(1), 1)
-    c = torch.randn(coarse.dim, dtype=torch.float64)
-    torch.testing.assert_close(fine.norm(torch.from_numpy(p @ c.numpy())), coarse.norm(c))
-
-
-def test_nearly_nested_meshes_continue_the_nearest_cell() -> None:
-    circle = skfem.MeshTri.init_circle(2)
-    moved = circle.refined(1)
-    rim = np.unique(moved.facets[:, moved.boundary_facets()])
-    p = moved.p.copy()
-    p[:, rim] /= np.linalg.norm(p[:, rim], axis=0)  # onto the circle, out of the coarse polygon
-    coarse, fine = FunctionSpace(circle), FunctionSpace(skfem.MeshTri(p, moved.t))
-    with pytest.raises(ValueError, match=r"points must lie in the mesh, got \d+ outside"):
-        coarse.evaluate(torch.zeros(coarse.dim), fine.coordinates)
-    lifted = Decoder(coarse, fine)(coarse.interpolate(affine))
-    torch.testing.assert_close(lifted, fine.interpolate(affine), atol=1e-9, rtol=0)
-
-
-def test_values_of_a_vector_at_scalar_nodes() -> None:
-    vector, scalar = made("tri vector P2"), made("tri P1")
-    values = Decoder(vector, scalar)(vector.interpolate(affine_vector))
-    torch.testing.assert_close(values, affine_vector(scalar.coordinates))
-    points = inside(vector, 7)
-    assert Decoder(vector, points)(torch.zeros(2, 5, vector.dim)).shape == (2, 5, 7, 2)
-
-
-def test_normal_and_tangential_components_continue_across_facets() -> None:
-    """Of H(div) and H(curl) functions with random coefficients, seen from the two sides."""
-    for name, across in (("tri RT", True), ("tri Nédélec", False)):
-        space = made(name)
-        mesh = space.mesh
-        facets = np.flatnonzero(mesh.f2t[1] >= 0)
-        a, b = mesh.p[:, mesh.facets[0, facets]], mesh.p[:, mesh.facets[1, facets]]
-        way = (b - a) / np.linalg.norm(b - a, axis=0)
-        normal = np.stack([-way[1], way[0]])
-        middle, c = 0.7 * a + 0.3 * b, torch.randn(space.dim, dtype=torch.float64)
-        sides = [space.evaluate(c, torch.from_numpy((middle + s * 1e-9 * normal).T.copy())).numpy().T for s in (-1, 1)]
-        jumps = [((sides[0] - sides[1]) * direction).sum(0) for direction in (way, normal)]
-        assert np.abs(jumps[int(across)]).max() < 1e-6
-        assert np.abs(jumps[int(not across)]).max() > 0.1
 
 
 # ---- derivatives, dtypes, storage ----

@@ -1,6 +1,6 @@
-"""Convex potentials, their gradients, the loss and its schedule: convexity, closed forms, the official arithmetic."""
+"""The learned proximal network: closed forms of quadratics and the soft threshold, SciPy's minimiser, brute force."""
 
-import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -8,345 +8,270 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from throughline.physics.proximal import (
-    InputConvexCNN,
-    InputConvexMLP,
-    LearnedProximalNetwork,
-    ProximalMatchingLoss,
-    keep_convex,
-    proximal_matching_loss,
-    proximal_matching_schedule,
-)
+from throughline.physics.proximal import InputConvexCNN, InputConvexMLP, LearnedProximalNetwork
 
-Make = Callable[..., nn.Module]
+D = torch.float64
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def mlp(**options: float) -> InputConvexMLP:
-    torch.manual_seed(0)
-    return InputConvexMLP(3, 8, **{"depth": 2, **options}).double()  # type: ignore[arg-type]
+class Quadratic(nn.Module):
+    """½ yᵀQy + bᵀy."""
 
-
-def cnn(**options: float) -> InputConvexCNN:
-    torch.manual_seed(0)
-    made = InputConvexCNN(2, 8, **{"hidden": 5, "strides": (2, 1), "head": 6, **options}).double()  # type: ignore[arg-type]
-    with torch.no_grad():  # weights as a trained network has them: those at the start are all but zero
-        for layer in list(made.convex)[1:]:
-            layer.weight.copy_(torch.rand(layer.weight.shape, generator=seeded(1)) / 10)  # type: ignore[union-attr]
-    return made
-
-
-BOTH = pytest.mark.parametrize(("make", "shape"), [(mlp, (3,)), (cnn, (2, 8, 8))])
-
-
-# ---- potentials ----
-
-
-@BOTH
-def test_value_is_that_of_plain_loops(make: Make, shape: tuple[int, ...]) -> None:
-    """ψ of one sample, with NumPy: products of matrices, convolutions as sums over places, averages of four pixels."""
-    psi, x = make(strong_convexity=0.3), torch.randn(shape, dtype=torch.float64, generator=seeded())
-    parts = {name: value.numpy() for name, value in psi.state_dict().items()}
-
-    def softplus(t: np.ndarray) -> np.ndarray:
-        return np.logaddexp(0, 10 * t) / 10
-
-    def convolved(image: np.ndarray, weight: np.ndarray, stride: int) -> np.ndarray:
-        padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
-        side = image.shape[1] // stride
-        out = np.zeros((len(weight), side, side))
-        for i in range(side):
-            for j in range(side):
-                out[:, i, j] = np.tensordot(
-                    weight, padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3], 3
-                )
-        return out
-
-    v = x.numpy()
-    if make is mlp:
-        z = softplus(parts["convex.0.weight"] @ v + parts["convex.0.bias"])
-        for k in (1, 2):
-            z = softplus(
-                parts[f"convex.{k}.weight"] @ z + parts[f"skip.{k - 1}.weight"] @ v + parts[f"skip.{k - 1}.bias"]
-            )
-        value = parts["convex.3.weight"] @ z + parts["skip.2.weight"] @ v + parts["skip.2.bias"]
-    else:
-        half = v.reshape(2, 4, 2, 4, 2).mean((2, 4))
-        z = softplus(convolved(v, parts["convex.0.weight"], 1) + parts["convex.0.bias"][:, None, None])
-        for k, (stride, image) in enumerate([(2, v), (1, half)]):
-            skip = convolved(image, parts[f"skip.{k}.weight"], stride) + parts[f"skip.{k}.bias"][:, None, None]
-            z = softplus(convolved(z, parts[f"convex.{k + 1}.weight"], stride) + skip)
-        z = softplus(
-            parts["convex.3.weight"] @ z.ravel() + parts["skip.2.weight"] @ half.ravel() + parts["skip.2.bias"]
-        )
-        value = parts["convex.4.weight"] @ z
-    assert float(psi(x[None]).detach()) == pytest.approx(float(value.item() + 0.15 * (v**2).sum()), rel=1e-7)
-
-
-@BOTH
-@settings(max_examples=30)
-@given(seed=st.integers(0, 2**16), share=st.floats(0, 1), scale=st.floats(0.1, 10))
-def test_is_convex_and_its_gradient_strongly_monotone(
-    make: Make, shape: tuple[int, ...], seed: int, share: float, scale: float
-) -> None:
-    psi = make(strong_convexity=0.3)
-    a, b = scale * torch.randn(2, 1, *shape, dtype=torch.float64, generator=seeded(seed))
-    slack = 1e-9 * (1 + scale**2)
-    with torch.no_grad():
-        chord = share * psi(a) + (1 - share) * psi(b) - 0.15 * share * (1 - share) * (a - b).square().sum()
-        assert psi(share * a + (1 - share) * b) <= chord + slack
-        f = LearnedProximalNetwork(psi)
-        assert ((f(a) - f(b)) * (a - b)).sum() >= 0.3 * (a - b).square().sum() - slack
-
-
-@BOTH
-def test_jacobian_is_symmetric_with_eigenvalues_of_at_least_mu(make: Make, shape: tuple[int, ...]) -> None:
-    f, x = LearnedProximalNetwork(make(strong_convexity=0.3)), torch.randn(1, *shape, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(f, x).reshape(x.numel(), -1)
-    torch.testing.assert_close(jacobian, jacobian.T)
-    assert torch.linalg.eigvalsh(jacobian).min() >= 0.3 - 1e-9
-
-
-@BOTH
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_every_step_is_clamped_and_the_free_weights_are_not(make: Make, shape: tuple[int, ...], wrapped: bool) -> None:
-    psi = make()
-    module = LearnedProximalNetwork(psi) if wrapped else psi
-    bound = {
-        name for name, _ in psi.named_parameters() if name.startswith("convex.") and not name.startswith("convex.0.")
-    }
-    assert all((psi.get_parameter(name) >= 0).all() for name in bound)  # before the first step too
-    optimizer = torch.optim.SGD(module.parameters(), 1.0)
-    handle = keep_convex(module, optimizer)
-    for parameter in psi.parameters():
-        parameter.grad = torch.full_like(parameter, 50.0)
-    optimizer.step()
-    for name, parameter in psi.named_parameters():
-        assert (parameter == 0).all() if name in bound else (parameter < 0).all()
-    handle.remove()
-    optimizer.step()
-    assert all((psi.get_parameter(name) < 0).all() for name in bound)
-    assert module.project_() is module
-    assert all((psi.get_parameter(name) == 0).all() for name in bound)
-
-
-def test_starts_as_the_paper_has_it() -> None:
-    torch.manual_seed(0)
-    psi = InputConvexCNN(1, 28)
-    for layer in list(psi.convex)[1:-1]:
-        logarithm = layer.weight.detach().log()  # type: ignore[union-attr,operator]
-        assert logarithm.mean() == pytest.approx(-10, abs=0.01)
-        assert logarithm.std() == pytest.approx(0.1, rel=0.05)
-    assert (psi.convex[0].weight < 0).any()
-    plain = InputConvexMLP(1)
-    share = (plain.convex[1].weight == 0).double().mean()  # half of a symmetric start is clamped
-    assert 0.4 < share < 0.6
-    assert psi.strong_convexity == 0.02
-    assert plain.strong_convexity == 0
-
-
-class Official(nn.Module):
-    """The authors' 28-pixel network, its names and its arithmetic, written anew: α‖x‖², the head's last feature."""
-
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0, size: int = 6, least: float = 0.1) -> None:
         super().__init__()
-        conv = nn.Conv2d
-        self.lin = nn.ModuleList(
-            [
-                *(conv(1, 4, 3, 1, 1), conv(4, 4, 3, 2, 1, bias=False), conv(4, 4, 3, 1, 1, bias=False)),
-                *(conv(4, 4, 3, 2, 1, bias=False), nn.Linear(4 * 49, 64, bias=False), nn.Linear(64, 1, bias=False)),
-            ]
-        )
-        self.res = nn.ModuleList([conv(1, 4, 3, 2, 1), conv(1, 4, 3, 1, 1), conv(1, 4, 3, 2, 1), nn.Linear(49, 64)])
+        root = torch.randn(size, size, dtype=D, generator=seeded(seed))
+        self.q = nn.Parameter(root @ root.T / size + least * torch.eye(size, dtype=D))
+        self.b = nn.Parameter(torch.randn(size, dtype=D, generator=seeded(seed + 1)))
+
+    def forward(self, y: Tensor) -> Tensor:
+        return (y @ self.q * y).sum(-1) / 2 + y @ self.b
+
+
+class Thresholded(nn.Module):
+    """The potential of the soft threshold at 1, whose prior is the sum of absolute values."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return (y.abs() - 1).clamp(min=0).square().flatten(1).sum(1) / 2
+
+
+def mlp(size: int = 3, convexity: float = 0.2) -> LearnedProximalNetwork:
+    torch.manual_seed(0)
+    return LearnedProximalNetwork(InputConvexMLP(size, 16, depth=2, strong_convexity=convexity)).to(D)
+
+
+# ---- forward ----
+
+
+def test_forward_is_the_gradient_and_leaves_the_input_alone() -> None:
+    quadratic = Quadratic()
+    f, x = LearnedProximalNetwork(quadratic), torch.randn(4, 6, dtype=D, generator=seeded(2))
+    before, version = x.clone(), x._version
+    expected = x @ quadratic.q.detach() + quadratic.b.detach()
+    with torch.no_grad():
+        quiet = f(x)
+    with torch.inference_mode():
+        inferred, within = f(x), f(x * 1.0)
+    for out in (f(x), quiet, inferred, within, f(x, 0.1), f(x, sigma=torch.tensor(0.3))):
+        torch.testing.assert_close(out.detach().clone(), expected)
+    assert not quiet.requires_grad
+    assert not x.requires_grad
+    assert x.grad is None
+    assert torch.equal(x, before)
+    assert x._version == version
+
+
+def test_a_graph_is_built_only_when_something_needs_it() -> None:
+    f, x = mlp(), torch.randn(2, 3, dtype=D)
+    assert f(x).requires_grad
+    f.requires_grad_(False)
+    assert f(x).grad_fn is None
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(f(x).sum(), x)
+    jacobian = torch.autograd.functional.jacobian(f, x.detach())
+    torch.testing.assert_close(slope, jacobian.sum((0, 1)))
+    assert x.grad is None
+    inner = (x * 2).tanh()  # no leaf
+    assert torch.autograd.gradcheck(lambda x: f((x * 2).tanh()), (x,))
+    assert f(inner).requires_grad
+
+
+def test_training_reaches_every_weight() -> None:
+    """A detach inside would leave them without a gradient."""
+    f = LearnedProximalNetwork(InputConvexCNN(1, 8, hidden=3, strides=(2,), head=4))
+    f(torch.rand(2, 1, 8, 8)).square().sum().backward()
+    still = {name for name, p in f.named_parameters() if p.grad is None or not p.grad.any()}
+    assert not still
+
+
+# ---- inverse and prior ----
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), batch=st.integers(1, 5))
+def test_quadratic_in_closed_form(seed: int, batch: int) -> None:
+    quadratic = Quadratic(seed)
+    f, x = LearnedProximalNetwork(quadratic), torch.randn(batch, 6, dtype=D, generator=seeded(seed))
+    q, b = quadratic.q.detach(), quadratic.b.detach()
+    y = torch.linalg.solve(q, (x - b).T).T
+    torch.testing.assert_close(f.inverse(x, tol=1e-11), y, rtol=1e-7, atol=1e-7)
+    expected = ((x - b) * y).sum(1) / 2 - x.square().sum(1) / 2  # ψ* − ½‖x‖²
+    torch.testing.assert_close(f.prior(x).detach(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(f.prior_at_output(y).detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_soft_threshold_has_the_absolute_value_for_a_prior() -> None:
+    """Its Hessian is zero between −1 and 1, and its inverse many-valued at 0."""
+    f, x = LearnedProximalNetwork(Thresholded()), torch.linspace(-4, 4, 33, dtype=D)[:, None] * torch.ones(1, 2)
+    torch.testing.assert_close(f.prior(x), x.abs().sum(1), rtol=1e-6, atol=1e-6)
+    y = 5 * torch.randn(50, 2, dtype=D, generator=seeded())
+    soft = y.sign() * (y.abs() - 1).clamp(min=0)
+    torch.testing.assert_close(f(y), soft)
+    torch.testing.assert_close(f.prior_at_output(y), soft.abs().sum(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("make", [mlp, lambda: LearnedProximalNetwork(InputConvexCNN(1, 8, hidden=4, strides=(2, 1)))])
+def test_inverse_is_scipys_minimiser(make: Callable[[], LearnedProximalNetwork], dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    f = make().to(dtype)
+    x = torch.randn(3, *((3,) if isinstance(f.potential, InputConvexMLP) else (1, 8, 8)), dtype=dtype)
+    y = f.inverse(x)
+    assert y.dtype == dtype
+    assert not y.requires_grad
+    residual = (f(y).detach() - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+    assert residual.max() <= (1e-6 if dtype == D else 3e-6)
+    g = f.to(D)
+    for one, target in zip(y.to(D), x.to(D), strict=True):
+
+        def objective(flat: np.ndarray, target: Tensor = target) -> tuple[float, np.ndarray]:
+            at = torch.from_numpy(flat).view(1, *target.shape)
+            value = g.potential(at).detach() - (at * target).sum()
+            return float(value), (g(at)[0] - target).detach().flatten().numpy()
+
+        options = {"gtol": 1e-8, "ftol": 0, "maxiter": 1000}
+        found = optimize.minimize(objective, target.flatten().numpy(), jac=True, method="L-BFGS-B", options=options)
+        np.testing.assert_allclose(one.flatten().numpy(), found.x, atol=1e-4 if dtype == torch.float32 else 1e-5)
+
+
+def test_f_is_the_proximal_operator_of_its_prior() -> None:
+    """Brute force in one dimension: f(y) minimises ½(x − y)² + R(x) over a grid of x, with R by inversion."""
+    f = mlp(1, 0.05)
+    with torch.no_grad():
+        x = torch.linspace(-3, 3, 2001, dtype=D)[:, None]
+        prior = f.prior(x)
+        y = torch.linspace(-2, 2, 9, dtype=D)[:, None]
+        objective = (x - y.T).square() / 2 + prior[:, None]
+        inside = (f(y).abs() < 2.9).flatten()
+        assert inside.any()
+        torch.testing.assert_close(x[objective.argmin(0)][inside], f(y)[inside], atol=2e-3, rtol=0)
+
+
+def test_prior_agrees_with_prior_at_output_and_leading_dimensions_with_a_loop() -> None:
+    f, y = mlp(), torch.randn(2, 4, 3, dtype=D, generator=seeded())
+    x = f(y).detach()
+    torch.testing.assert_close(f.prior(x), f.prior_at_output(y), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(f.inverse(x, tol=1e-9), y, rtol=1e-6, atol=1e-6)
+    loop = torch.stack([torch.stack([f.prior(one) for one in row]) for row in x])
+    torch.testing.assert_close(f.prior(x), loop, rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_of_the_prior_is_the_inverse_less_the_point() -> None:
+    f, x = mlp(), torch.randn(4, 3, dtype=D, generator=seeded()).requires_grad_()
+    (slope,) = torch.autograd.grad(f.prior(x, tol=1e-10).sum(), x)
+    torch.testing.assert_close(slope, f.inverse(x, tol=1e-10) - x.detach())
+    small = LearnedProximalNetwork(InputConvexMLP(3, 2, depth=1, strong_convexity=0.2)).to(D)
+    assert torch.autograd.gradcheck(lambda x, *_: small.prior(x, tol=1e-11), (x, *small.parameters()), atol=1e-4)
+    assert torch.autograd.gradcheck(lambda x, *_: small.prior_at_output(x), (x, *small.parameters()))
+
+
+class Counted(nn.Module):
+    """A potential that remembers the batches it was given."""
+
+    def __init__(self, potential: nn.Module) -> None:
+        super().__init__()
+        self.potential, self.sizes = potential, []
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.softplus(self.lin[0](x), 10)
-        for k, size in enumerate((28, 14, 14)):
-            y = F.softplus(self.lin[k + 1](y) + self.res[k](F.interpolate(x, (size, size), mode="bilinear")), 10)
-        small = F.interpolate(x, (7, 7), mode="bilinear").flatten(1)
-        y = F.softplus(self.lin[4](y.flatten(1)) + self.res[3](small), 10)
-        return self.lin[5](y)[:, 0] + 0.01 * x.square().sum((1, 2, 3))
+        self.sizes.append(len(x))
+        return self.potential(x)
 
 
-def test_published_checkpoints_load_by_renaming() -> None:
-    torch.manual_seed(0)
-    official, ours = Official(), InputConvexCNN(1, 28, hidden=4)
-    state = official.state_dict()
-    renamed = {name.replace("lin", "convex").replace("res", "skip"): value for name, value in state.items()}
-    ours.load_state_dict(renamed)
-    x = torch.rand(3, 1, 28, 28)
-    torch.testing.assert_close(ours(x), official(x))
+def test_one_batch_not_one_sample_after_another() -> None:
+    f = mlp()
+    counts = []
+    for size in (1, 64):
+        counted = Counted(f.potential)
+        LearnedProximalNetwork(counted).inverse(torch.randn(size, 3, dtype=D, generator=seeded()))
+        counts.append(len(counted.sizes))
+    assert counts[1] < 4 * counts[0]
 
 
-def test_large_checkpoints_load_by_reshaping() -> None:
-    """128 pixels: the head is a 16 × 16 convolution, a 1 × 1 one with a bias follows, and the first has no bias."""
-    torch.manual_seed(0)
-    ours = InputConvexCNN(3, 128, hidden=2, strides=(2, 1, 2, 1, 2), beta=100.0, strong_convexity=2e-6)
-    state = ours.state_dict()
-    head, last, skip = nn.Conv2d(2, 64, 16, bias=False), nn.Conv2d(64, 1, 1), nn.Conv2d(3, 64, 16)
-    state |= {
-        "convex.0.bias": torch.zeros(2),
-        "convex.6.weight": head.weight.detach().flatten(1),
-        "convex.7.weight": last.weight.detach().flatten(1),
-        "skip.5.weight": skip.weight.detach().flatten(1),
-        "skip.5.bias": skip.bias.detach(),  # type: ignore[union-attr]
-    }
-    ours.load_state_dict(state)
-    x = torch.rand(1, 3, 128, 128)
-    z = F.softplus(ours.convex[0](x), 100)
-    for k, (side, layer) in enumerate(zip((128, 64, 64, 32, 32), list(ours.convex)[1:6], strict=True)):
-        z = F.softplus(layer(z) + ours.skip[k](F.interpolate(x, (side, side), mode="bilinear")), 100)
-    value = last(F.softplus(head(z) + skip(F.interpolate(x, (16, 16), mode="bilinear")), 100)).flatten()
-    torch.testing.assert_close(ours(x), value - last.bias + 1e-6 * x.square().sum(), rtol=1e-4, atol=1e-4)
+def test_samples_that_have_converged_stop_moving() -> None:
+    """A sample that starts at its own inverse stays to the last bit, and the work goes on without it."""
+    counted = Counted(Thresholded())
+    x = torch.tensor([[0.0], [3.0]], dtype=D)
+    y = LearnedProximalNetwork(counted).inverse(x)
+    assert y[0] == 0
+    assert float(y[1]) == pytest.approx(4)
+    assert counted.sizes[-1] == 1
 
 
-def test_state_names_are_the_contract() -> None:
-    names = {name: tuple(value.shape) for name, value in InputConvexMLP(2, 5, depth=2).state_dict().items()}
-    assert names == {
-        "convex.0.weight": (5, 2),
-        "convex.0.bias": (5,),
-        "convex.1.weight": (5, 5),
-        "convex.2.weight": (5, 5),
-        "convex.3.weight": (1, 5),
-        "skip.0.weight": (5, 2),
-        "skip.0.bias": (5,),
-        "skip.1.weight": (5, 2),
-        "skip.1.bias": (5,),
-        "skip.2.weight": (1, 2),
-        "skip.2.bias": (1,),
-    }
+@pytest.mark.parametrize("method", ["inverse", "prior"])
+def test_outside_the_range_is_told(method: str) -> None:
+    f = mlp(1, 0.0)  # without strong convexity the slope of a softplus network is bounded
+    x = torch.tensor([[1e4], [float(f(torch.zeros(1, 1, dtype=D)).detach())], [-1e4]], dtype=D)
+    with pytest.warns(
+        RuntimeWarning, match=r"did not converge for 2 of 3 samples: the worst relative residual is [0-9.]+"
+    ):
+        found = getattr(f, method)(x, max_iter=20)
+    assert found.isnan().flatten().tolist() == ([True, False, True] if method == "prior" else [False] * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert f.prior(x[1:2]).isfinite().all()
 
 
+def test_too_few_steps_are_told() -> None:
+    with pytest.warns(RuntimeWarning, match="did not converge for 4 of 4"):
+        assert mlp().prior(torch.full((4, 3), 5.0, dtype=D), max_iter=1).isnan().all()
+
+
+def test_strong_convexity_makes_the_whole_space_its_range() -> None:
+    f, x = mlp(3, 0.01), torch.tensor([[1e3, -1e3, 5e2], [1e-9, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=D)
+    torch.testing.assert_close(f(f.inverse(x)).detach(), x, rtol=1e-5, atol=1e-12)
+
+
+def test_inference_mode_and_half_precision() -> None:
+    f = mlp()
+    with torch.inference_mode():
+        x = torch.randn(3, 3, dtype=D)
+        assert f.prior(x).isfinite().all()
+    short = mlp().to(torch.bfloat16)
+    y = torch.randn(8, 3, generator=seeded())
+    with torch.no_grad():
+        assert short(y.bfloat16()).dtype == torch.bfloat16
+        torch.testing.assert_close(short(y.bfloat16()).double(), f(y.to(D)), rtol=0.05, atol=0.05)
+
+
+class Returns(nn.Module):
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.make(x)
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse", "prior", "prior_at_output"])
 @pytest.mark.parametrize(
-    ("error", "match", "make"),
+    ("make", "shape"),
     [
-        *(
-            (
-                ValueError,
-                f"{name} must be at least 1, got 0",
-                lambda name=name: InputConvexMLP(**{"in_features": 2, name: 0}),
-            )
-            for name in ("in_features", "hidden", "depth")
-        ),
-        *(
-            (
-                ValueError,
-                f"{name} must be at least 1, got 0",
-                lambda name=name: InputConvexCNN(**{"in_channels": 1, "image_size": 8, name: 0}),
-            )
-            for name in ("in_channels", "image_size", "hidden", "head")
-        ),
-        (ValueError, r"beta must be positive and finite, got 0\.0", lambda: InputConvexMLP(2, beta=0.0)),
-        (ValueError, r"beta must be positive and finite, got -1\.0", lambda: InputConvexCNN(1, 8, beta=-1.0)),
-        (ValueError, r"strong_convexity must be .*, got -0\.1", lambda: InputConvexMLP(2, strong_convexity=-0.1)),
-        (ValueError, r"strong_convexity must be .*, got -0\.1", lambda: InputConvexCNN(1, 8, strong_convexity=-0.1)),
-        (ValueError, r"multiple of the product of strides, 4, got 30", lambda: InputConvexCNN(1, 30)),
-        (ValueError, r"strides must be at least one.* got \(\)", lambda: InputConvexCNN(1, 8, strides=())),
-        (ValueError, r"strides must be .*, got \(2, 0\)", lambda: InputConvexCNN(1, 8, strides=(2, 0))),
-        (ValueError, r"x must be \(\.\.\., 3\), got shape \(5, 2\)", lambda: mlp()(torch.ones(5, 2))),
-        (ValueError, r"x must be \(B, 2, 8, 8\), got shape \(1, 3, 8, 8\)", lambda: cnn()(torch.ones(1, 3, 8, 8))),
-        (ValueError, r"x must be \(B, 2, 8, 8\), got shape \(1, 2, 8, 12\)", lambda: cnn()(torch.ones(1, 2, 8, 12))),
-        (ValueError, r"x must be \(B, 2, 8, 8\), got shape \(2, 8, 8\)", lambda: cnn()(torch.ones(2, 8, 8))),
-        (TypeError, r"x must be floating point, got torch\.int64", lambda: mlp()(torch.ones(5, 3).long())),
-        (TypeError, r"x must be floating point, got torch\.uint8", lambda: cnn()(torch.ones(1, 2, 8, 8).byte())),
-        (
-            TypeError,
-            "module must have a method project_, got Linear",
-            lambda: keep_convex(nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)], 1.0)),
-        ),
-    ],
-)  # fmt: skip
-def test_refuses(error: type[Exception], match: str, make: Callable[[], object]) -> None:
-    with pytest.raises(error, match=match):
-        make()
-
-
-# ---- loss and schedule ----
-
-
-@given(st.integers(0, 999), st.floats(0.05, 20), st.sampled_from([(4,), (3, 2), (2, 1, 3, 3)]))
-def test_loss_is_its_formula_over_whole_samples(seed: int, gamma: float, shape: tuple[int, ...]) -> None:
-    a, b = torch.randn(2, *shape, dtype=torch.float64, generator=seeded(seed))
-    expected = [1 - math.exp(-float(((x - y) ** 2).sum()) / gamma**2) for x, y in zip(a, b, strict=True)]
-    each = proximal_matching_loss(a, b, gamma=gamma, reduction="none")
-    torch.testing.assert_close(each, torch.tensor(expected, dtype=torch.float64))
-    assert ProximalMatchingLoss(gamma)(a, b) == pytest.approx(np.mean(expected))
-    assert ProximalMatchingLoss(gamma, reduction="sum")(a, b) == pytest.approx(np.sum(expected))
-
-
-def test_small_differences_are_not_lost() -> None:
-    loss = proximal_matching_loss(torch.full((1, 4), 1e-6), torch.zeros(1, 4), gamma=1.0)
-    assert float(loss) == pytest.approx(4e-12)  # 1 − exp would be 0 in float32
-    half = torch.full((1, 400), 20.0, dtype=torch.float16)
-    assert proximal_matching_loss(half, half - 16, gamma=1e3) == pytest.approx(1 - math.exp(-0.1024), abs=1e-3)
-
-
-def test_minimiser_moves_from_the_mean_to_the_mode() -> None:
-    """Two thirds of the targets lie at 0, one third at 3."""
-    targets, places = torch.tensor([0.0, 0.0, 3.0]), torch.linspace(-1, 4, 501)
-    best = [
-        float(places[proximal_matching_loss(places[:, None].expand(-1, 3).reshape(-1, 1), targets.repeat(501)[:, None],
-              gamma=gamma, reduction="none").view(501, 3).mean(1).argmin()])
-        for gamma in (100.0, 0.5)
-    ]  # fmt: skip
-    assert best == pytest.approx([1.0, 0.0], abs=0.02)
-
-
-def test_gamma_may_be_set_anew() -> None:
-    loss = ProximalMatchingLoss(1.0)
-    first = loss(torch.ones(1, 1), torch.zeros(1, 1))
-    loss.gamma = 0.5
-    assert loss(torch.ones(1, 1), torch.zeros(1, 1)) > first
-
-
-def test_schedule_of_the_paper() -> None:
-    unit = 0.08 * math.sqrt(28 * 28)
-    found = [proximal_matching_schedule(t, total=40_000, pretrain=20_000, gamma_min=unit) for t in range(0, 40_001, 5)]
-    assert found[:4000] == [None] * 4000
-    assert found[4000:8000] == [unit * scale for scale in (8, 4, 2, 1) for _ in range(1000)]
-    assert found[8000] == unit
-
-
-@pytest.mark.parametrize(
-    ("match", "options"),
-    [
-        ("step must be at least 0, got -1", {"step": -1}),
-        ("pretrain must be from 0 to below total, got 9 of 9", {"pretrain": 9}),
-        ("pretrain must be from 0 to below total, got -1 of 9", {"pretrain": -1}),
-        ("stages must be at least 1, got 0", {"stages": 0}),
-        (r"gamma_min must be positive and finite, got 0\.0", {"gamma_min": 0.0}),
+        (lambda x: x.square().sum(), r"\(\)"),
+        (lambda x: x.square().flatten(1).sum(1, keepdim=True), r"\(4, 1\)"),
+        (lambda x: x.square(), r"\(4, 1, 6, 6\)"),
+        (lambda x: x.square().flatten(1).sum(1)[:2], r"\(2,\)"),
     ],
 )
-def test_schedule_refuses(match: str, options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=match):
-        proximal_matching_schedule(**{"step": 0, "total": 9, "pretrain": 3, "gamma_min": 0.1, **options})  # type: ignore[arg-type]
+def test_a_potential_gives_one_scalar_a_sample(method: str, make: Callable[[Tensor], Tensor], shape: str) -> None:
+    f = LearnedProximalNetwork(Returns(make))
+    with pytest.raises(ValueError, match=rf"one scalar for each sample, got {shape} for x of \(4, 1, 6, 6\)"):
+        getattr(f, method)(torch.ones(4, 1, 6, 6))
 
 
-@pytest.mark.parametrize(
-    ("error", "match", "make"),
-    [
-        (ValueError, r"gamma must be positive and finite, got 0\.0", lambda: ProximalMatchingLoss(0.0)),
-        (ValueError, "gamma must be .* got nan", lambda: ProximalMatchingLoss(math.nan)),
-        (ValueError, "reduction must be one of .*, got 'all'", lambda: ProximalMatchingLoss(1.0, reduction="all")),
-        (
-            ValueError,
-            r"one shape, got \(2, 3\) and \(2, 1\)",
-            lambda: proximal_matching_loss(torch.ones(2, 3), torch.ones(2, 1), gamma=1.0),
-        ),
-        (ValueError, r"got \(\) and \(\)", lambda: proximal_matching_loss(torch.ones(()), torch.ones(()), gamma=1.0)),
-        (
-            TypeError,
-            "target must be floating point, got torch.int64",
-            lambda: proximal_matching_loss(torch.ones(2, 3), torch.ones(2, 3).long(), gamma=1.0),
-        ),
-    ],
-)  # fmt: skip
-def test_loss_refuses(error: type[Exception], match: str, make: Callable[[], object]) -> None:
-    with pytest.raises(error, match=match):
-        make()
+def test_refuses() -> None:
+    f, x = mlp(), torch.ones(2, 3, dtype=D)
+    with pytest.raises(TypeError, match=r"potential must be .* got function"):
+        LearnedProximalNetwork(lambda x: x)  # type: ignore[arg-type]
+    for method in (f, f.inverse, f.prior, f.prior_at_output):
+        with pytest.raises(TypeError, match=r"x must be floating point, got torch\.int64"):
+            method(x.long())
+    for method in (f.inverse, f.prior):
+        with pytest.raises(ValueError, match=r"tol must be positive and finite, got 0\.0"):
+            method(x, tol=0.0)
+        with pytest.raises(ValueError, match="must be at least 1, got 0"):
+            method(x, max_iter=0)

@@ -1,82 +1,15 @@
-"""Sensor layouts against dense integration, boundary integrals, SciPy's root finder and their own symmetries."""
+"""Sensor layouts against dense integration, boundary integrals and their own symmetries."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy.integrate import quad
-from scipy.ndimage import map_coordinates
-from scipy.optimize import brentq
-from torch import Tensor
+from tests.sensing.layout.formulas import BEND, SHAPES, boundary, dense, layout, motion, placed, radiance, scene
 from torch.nn import functional as F
 
 from throughline.sensing.layout import SensorLayout, box_average, unwarp_points, warp_points
-
-SHAPES = ("rectangular", "curvilinear")
-BEND = (0.45, -0.3)  # x and y differ, and so do all heights and widths: an x/y swap cannot hide
-Array = NDArray[np.float64]
-
-
-def scene(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def layout(size: tuple[int, int] = (3, 5), bend: tuple[float, float] = BEND, **options: Any) -> SensorLayout:
-    return SensorLayout(size, curvature=bend, dtype=torch.float64, **options)
-
-
-# The formulas of the paper in NumPy, sharing no line with the module.
-
-
-def gain(r: Array, s: float) -> Array:
-    return (1 - s) / (1 + s - 2 * s * r)
-
-
-def placed(x: Array, y: Array, bend: tuple[float, float], shape: str) -> tuple[Array, Array]:
-    if shape == "rectangular":
-        return x * gain(np.abs(x), bend[0]), y * gain(np.abs(y), bend[1])
-    r = np.minimum(np.hypot(x, y), 1)
-    return x * gain(r, bend[0]), y * gain(r, bend[1])
-
-
-def motion(x: Array, y: Array, bend: tuple[float, float], shape: str) -> tuple[Array, Array]:
-    """∂φ_x/∂s and ∂φ_y/∂t."""
-    rx, ry = (np.abs(x), np.abs(y)) if shape == "rectangular" else (np.minimum(np.hypot(x, y), 1),) * 2
-    return tuple(2 * u * (r - 1) / (1 + s - 2 * s * r) ** 2 for u, r, s in ((x, rx, bend[0]), (y, ry, bend[1])))  # type: ignore[return-value]
-
-
-def radiance(image: Array, x: Array, y: Array) -> Array:
-    height, width = image.shape
-    rows, columns = (y + 1) * height / 2 - 0.5, (x + 1) * width / 2 - 0.5
-    return map_coordinates(image, [rows, columns], order=1, mode="nearest")
-
-
-def boundary(cell: tuple[int, int], size: tuple[int, int], n: int) -> tuple[Array, Array]:
-    """A closed polygon of 4 n + 1 points around a pixel of the uniform grid."""
-    (i, j), (h, w) = cell, size
-    left, right, top, bottom = -1 + 2 * j / w, -1 + 2 * (j + 1) / w, -1 + 2 * i / h, -1 + 2 * (i + 1) / h
-    t = np.arange(n) / n
-    xs = [left + (right - left) * t, np.full(n, right), right + (left - right) * t, np.full(n, left)]
-    ys = [np.full(n, top), top + (bottom - top) * t, np.full(n, bottom), bottom + (top - bottom) * t]
-    return np.append(np.concatenate(xs), left), np.append(np.concatenate(ys), top)
-
-
-def dense(image: Array, size: tuple[int, int], bend: tuple[float, float], shape: str, n: int = 240) -> Array:
-    """Eq. 1 as area-weighted mean over n × n quadrilaterals per pixel, areas by the shoelace formula."""
-    h, w = size
-    x, y = np.meshgrid(np.linspace(-1, 1, w * n + 1), np.linspace(-1, 1, h * n + 1))
-    x, y = placed(x, y, bend, shape)
-    a, b = (x[1:, 1:] - x[:-1, :-1], y[1:, 1:] - y[:-1, :-1]), (x[1:, :-1] - x[:-1, 1:], y[1:, :-1] - y[:-1, 1:])
-    area = np.abs(a[0] * b[1] - a[1] * b[0]) / 2
-    mid = [(p[1:, 1:] + p[:-1, :-1] + p[1:, :-1] + p[:-1, 1:]) / 4 for p in (x, y)]
-    sums = [v.reshape(h, n, w, n).sum((1, 3)) for v in (radiance(image, *mid) * area, area)]
-    return sums[0] / sums[1]
 
 
 @pytest.mark.parametrize(("shape", "samples", "bar"), [("rectangular", 1, 2e-5), ("curvilinear", 16, 2e-3)])
@@ -94,35 +27,6 @@ def test_default_quadrature_keeps_its_promise_on_pixel_noise() -> None:
     for samples, bar in ((4, 0.04), (16, 0.003)):
         ours = layout((6, 8), shape="curvilinear", samples=samples)(image[None])[0].detach().numpy()
         assert np.sqrt(np.square(ours - expected).mean()) / expected.mean() < bar
-
-
-@settings(max_examples=25)
-@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), st.integers(1, 3))
-def test_box_average_is_exact_against_quad(height: int, width: int, seed: int, cells: int) -> None:
-    image = scene(height, width, seed=seed)
-    x_edges, y_edges = (torch.cat([scene(cells + 1, seed=seed + k) + 1e-3]).cumsum(0) for k in (1, 2))
-    x_edges, y_edges = (2 * e / (e[-1] + 0.1) - 1 for e in (x_edges, y_edges))
-    weights = []
-    for edges, n in ((y_edges.numpy(), height), (x_edges.numpy(), width)):
-        kinks = -1 + (2 * np.arange(n) + 1) / n
-        matrix = np.empty((cells, n))
-        for k, (a, b) in enumerate(pairwise(edges)):
-            inside = [a, *kinks[(kinks > a) & (kinks < b)], b]  # quad between the kinks: the integrand is linear there
-            for j in range(n):
-                hat = np.eye(n)[j]
-                pieces = pairwise(inside)
-                matrix[k, j] = sum(quad(np.interp, p, q, args=(kinks, hat))[0] for p, q in pieces) / (b - a)
-        weights.append(torch.from_numpy(matrix))
-    expected = weights[0] @ image @ weights[1].mT
-    torch.testing.assert_close(box_average(image, x_edges, y_edges), expected, rtol=1e-9, atol=1e-10)
-
-
-def test_thin_boxes_keep_their_digits_in_single_precision() -> None:
-    image = scene(5, 64).float()
-    x_edges = torch.tensor([0.5, 0.5001, 0.500101])
-    y_edges = torch.tensor([-1.0, 1.0])
-    expected = box_average(image.double(), x_edges.double(), y_edges.double())
-    torch.testing.assert_close(box_average(image, x_edges, y_edges).double(), expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -159,16 +63,6 @@ def test_gradient_is_the_boundary_integral(shape: Any) -> None:
             value = dense(image.numpy(), size, BEND, shape, n=60)[i, j]
             expected = [((light * f).sum() - value * f.sum()) / area for f in flows]
             np.testing.assert_allclose(ours[i, j].numpy(), expected, atol=2e-4 if shape == "rectangular" else 2e-2)
-
-
-def test_gradients_of_boxes_at_pixel_centres() -> None:
-    # edges on the kinks of the image, where the pieces of the antiderivative meet; the first half pixel is flat
-    edges = (
-        torch.tensor([-0.8, -0.4, 0.0, 0.4], dtype=torch.float64, requires_grad=True),
-        torch.tensor([-0.5, 0.5, 0.9], dtype=torch.float64, requires_grad=True),
-    )
-    image = scene(2, 4, 5).requires_grad_()
-    assert torch.autograd.gradcheck(box_average, (image, *edges))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -227,37 +121,6 @@ def test_half_precision_follows_double(shape: Any) -> None:
     assert (ours.double() - expected).abs().max() < 0.02  # point coordinates in bfloat16 alone would be off by 0.2
 
 
-def test_warp_in_closed_form() -> None:
-    x, y = np.meshgrid(np.linspace(-1.2, 1.2, 25), np.linspace(-1, 1, 9))
-    for bend in (BEND, (-0.95, 0.9), (0.0, 0.5)):
-        ours = warp_points(
-            torch.from_numpy(np.stack([x, y], -1)), torch.tensor(bend, dtype=torch.float64), shape="curvilinear"
-        )
-        np.testing.assert_allclose(ours.numpy(), np.stack(placed(x, y, bend, "curvilinear"), -1), atol=1e-12)
-    ours = warp_points(torch.from_numpy(np.stack([x, y], -1)).clamp(-1, 1), torch.tensor(BEND, dtype=torch.float64))
-    np.testing.assert_allclose(ours.numpy(), np.stack(placed(x.clip(-1, 1), y, BEND, "rectangular"), -1), atol=1e-12)
-
-
-def test_warp_has_the_slopes_of_the_paper() -> None:
-    s, t = BEND
-    bend = torch.tensor(BEND, dtype=torch.float64)
-    for shape in SHAPES:
-        jacobian = torch.autograd.functional.jacobian(
-            lambda p, k=shape: warp_points(p, bend, shape=k), torch.zeros(2, dtype=torch.float64)
-        )
-        expected = torch.diag((1 - bend) / (1 + bend))  # also on the axes: the official code has 1 there
-        torch.testing.assert_close(jacobian, expected)
-    x, y = 0.3, -0.5
-    r = np.hypot(x, y)
-    ds, dt = (2 * c * (1 - c) / (1 + c - 2 * c * r) ** 2 for c in BEND)
-    expected = torch.tensor(
-        [[gain(r, s) + x * x * ds / r, x * y * ds / r], [x * y * dt / r, gain(r, t) + y * y * dt / r]]
-    )
-    point = torch.tensor([x, y], dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda p: warp_points(p, bend, shape="curvilinear"), point)
-    torch.testing.assert_close(jacobian, expected)
-
-
 def test_weights_of_the_quadrature_are_the_jacobian_determinant() -> None:
     # one sample per "pixel" would cancel it: read it off two scenes' pixel, one sample each, a half-black scene
     sensor = layout((1, 1), shape="curvilinear", samples=6)
@@ -277,46 +140,6 @@ def test_weights_of_the_quadrature_are_the_jacobian_determinant() -> None:
         align_corners=False,
     )
     torch.testing.assert_close(sensor(image)[:, 0, 0], (spread[0, :, 0] * weights).sum(-1))
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=6),
-    st.tuples(st.floats(-0.95, 0.95), st.floats(-0.95, 0.95)),
-    st.sampled_from(SHAPES),
-)
-def test_round_trip(points: list[tuple[float, float]], bend: tuple[float, float], shape: Any) -> None:
-    scene_points, curvature = torch.tensor(points, dtype=torch.float64), torch.tensor(bend, dtype=torch.float64)
-    back = warp_points(unwarp_points(scene_points, curvature, shape=shape), curvature, shape=shape)
-    torch.testing.assert_close(back, scene_points, rtol=1e-10, atol=1e-11)
-    there = unwarp_points(warp_points(scene_points, curvature, shape=shape), curvature, shape=shape)
-    torch.testing.assert_close(there, scene_points, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("bend", [(0.5, -0.4), (0.999, -0.999), (-0.95, -0.1)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_inverse_against_brentq(bend: tuple[float, float], dtype: torch.dtype) -> None:
-    points = scene(40, 2, seed=3).to(dtype) * 1.4 - 0.7
-    ours = unwarp_points(points, torch.tensor(bend, dtype=dtype), shape="curvilinear")
-    assert ours.dtype == dtype
-    s, t = torch.tensor(bend, dtype=dtype).tolist()
-    for (x, y), found in zip(points.tolist(), ours.tolist(), strict=True):
-        r = brentq(lambda r, x=x, y=y: np.hypot(x / gain(r, s), y / gain(r, t)) - r, 0, 1, xtol=1e-15, rtol=1e-14)
-        np.testing.assert_allclose(
-            found, [x / gain(r, s), y / gain(r, t)], atol=1e-9 if dtype == torch.float64 else 3e-7
-        )
-
-
-def test_inverse_carries_the_implicit_derivative() -> None:
-    bend = torch.tensor(BEND, dtype=torch.float64)
-    point = torch.tensor([0.4, -0.3], dtype=torch.float64)
-    at = unwarp_points(point, bend, shape="curvilinear")
-    inverse = torch.autograd.functional.jacobian(lambda p: unwarp_points(p, bend, shape="curvilinear"), point)
-    forward = torch.autograd.functional.jacobian(lambda p: warp_points(p, bend, shape="curvilinear"), at)
-    torch.testing.assert_close(inverse @ forward, torch.eye(2, dtype=torch.float64))
-    ds, dt = motion(*at.numpy(), BEND, "curvilinear")
-    by_bend = torch.autograd.functional.jacobian(lambda c: unwarp_points(point, c, shape="curvilinear"), bend)
-    torch.testing.assert_close(by_bend, -inverse @ torch.diag(torch.tensor([ds, dt])))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -403,6 +226,7 @@ def test_compiles_whole_to_the_same_answer(shape: Any) -> None:
 
 
 POINTS, FLAT = torch.zeros(3, 2), torch.zeros(2)
+
 EDGES = torch.tensor([-1.0, 0.0, 1.0])
 
 
