@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from throughline.claims.pointer_net.claim import Pointing
 from throughline.claims.pointer_net.config import Config
-from throughline.claims.pointer_net.data import _are_tours, _unit, load
-from throughline.claims.pointer_net.models import AttentionSequence, PlainSequence, network
-from throughline.claims.pointer_net.training import decoded, nll
+from throughline.claims.pointer_net.data import load
+from throughline.claims.pointer_net.training import decoded, network, nll
+from throughline.claims.shared.planar_batches import are_tours, in_unit_square
+from throughline.claims.shared.sequence_models import AttentionSequence, PlainSequence
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, make_planar, tour_length
 from throughline.discrete.pointer import PAD, STOP, PointerNetwork
@@ -202,9 +203,9 @@ def test_held_out_instances_are_not_trained_on(tmp_path: Path) -> None:
 def test_tours_of_the_file_are_believed_and_hulls_solved(tmp_path: Path) -> None:
     tours = Source.of(write_instances(tmp_path / "tours.txt", [5] * 12, task="tsp"))
     labels = tours.planar()
-    assert _are_tours(labels.targets, labels.lengths)
+    assert are_tours(labels.targets, labels.lengths)
     backwards = labels._replace(targets=labels.targets[:, [0, 4, 3, 2, 1, 5]])
-    assert _are_tours(backwards.targets, backwards.lengths)
+    assert are_tours(backwards.targets, backwards.lengths)
     lines = [line.partition(" output ") for line in (tmp_path / "tours.txt").read_text().splitlines()]
     turned = [f"{xy} output {' '.join([i.split()[0], *i.split()[:0:-1]])}" for xy, _, i in lines]
     (tmp_path / "turned.txt").write_text("\n".join(turned))
@@ -212,13 +213,13 @@ def test_tours_of_the_file_are_believed_and_hulls_solved(tmp_path: Path) -> None
     solved = load("pointer_tour", replace(SMOKE, data=tours), 0).tests[0]
     assert torch.equal(mine.targets[:, [0, 4, 3, 2, 1, 5]], solved.targets)
     hulls = Source.of(write_instances(tmp_path / "hulls.txt", [5] * 12, task="hull")).planar()
-    assert not _are_tours(hulls.targets, hulls.lengths)
+    assert not are_tours(hulls.targets, hulls.lengths)
 
 
 def test_shape_is_kept_in_the_unit_square() -> None:
     points = torch.tensor([[[10.0, 5.0], [14.0, 5.0], [10.0, 7.0], [99.0, 99.0]]]).double()
     expected = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.5], [0.0, 0.0]]])
-    assert torch.equal(_unit(points, torch.tensor([3])), expected)
+    assert torch.equal(in_unit_square(points, torch.tensor([3])), expected)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from throughline.claims.pointer_net.config import Config
 from throughline.claims.pointer_net.data import check, load
-from throughline.claims.pointer_net.models import network
-from throughline.claims.pointer_net.training import keep_pictures, score, summary, train
+from throughline.claims.pointer_net.training import keep_pictures, network, score, summary, train
 from throughline.lab import Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from throughline.claims.shared.fields import PositiveReal
+from throughline.claims.shared.planar_batches import Task
 from throughline.data import Source
 from throughline.lab import Device
 
-__all__ = ["Config", "Task", "task_of"]
+__all__ = ["Config", "task_of"]
 
-Task = Literal["hull", "delaunay", "tsp"]
 Corners = Annotated[int, Field(ge=3)]  # points of a hull or a triangulation
 Cities = Annotated[int, Field(ge=2)]  # points of a tour
 

@@ -1,21 +1,18 @@
 """Instances for each arm of the pointer network claim: drawn as in the paper, or the user's file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
-from throughline.claims.pointer_net.config import Config, Task, task_of
+from throughline.claims.pointer_net.config import Config, task_of
+from throughline.claims.shared.planar_batches import are_tours, epochs, fresh, in_unit_square, selected
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, label_planar, make_planar
-from throughline.discrete.pointer import PAD
 from throughline.errors import ThroughlineError
 
 __all__ = ["Split", "check", "load"]
 
-POOL = 16  # batches that are drawn together
 TEST = 0.25  # of the user's instances
 FEWEST = 8  # instances of the user's
 
@@ -61,43 +58,17 @@ def load(arm: str, config: Config, seed: int) -> Split:
     tests = [make_planar(task, config.test, n, generator=draw) for n in sizes]
     if config.pairs:
         pool = make_planar(task, config.pairs, seen, generator=draw)
-        batches = _epochs(pool, config.batch, seed)
+        batches = epochs(pool, config.batch, seed)
     else:
-        batches = _fresh(task, seen, config.batch, draw)
+        batches = fresh(task, seen, config.batch, draw)
     return Split(batches, tests, seen)
-
-
-def _fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) -> Iterator[PlanarBatch]:
-    """Batches of instances of nearly one size each, in random order: little padding, and no two of the same points."""
-    while True:
-        pool = make_planar(task, POOL * batch, seen, generator=draw)
-        rows = torch.split(pool.lengths.argsort(stable=True), batch)
-        shuffled = torch.randperm(POOL, generator=draw, device=pool.points.device).tolist()
-        yield from map(_trimmed, _batches(pool, (rows[i] for i in shuffled)))
-
-
-def _trimmed(batch: PlanarBatch) -> PlanarBatch:
-    """The same without columns that hold nothing but padding."""
-    longest = int((batch.targets != PAD).sum(-1).max())
-    return PlanarBatch(batch.points[:, : int(batch.lengths.max())], batch.targets[:, :longest], batch.lengths)
-
-
-def _epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
-    shuffle = torch.Generator().manual_seed(seed)
-    loader = DataLoader(TensorDataset(*pool), batch, shuffle=True, drop_last=True, generator=shuffle)
-    while True:
-        yield from (PlanarBatch(*parts) for parts in loader)
-
-
-def _batches(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
-    return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
 
 
 def _own(arm: str, config: Config, source: Source, seed: int) -> Split:
     train, *tests = (PlanarBatch(*(x.to(config.device) for x in part)) for part in _own_parts(arm, source, seed))
     draw = torch.Generator().manual_seed(seed)
     rows = iter(lambda: torch.randint(len(train.lengths), (config.batch,), generator=draw).to(config.device), None)
-    return Split(_batches(train, rows), tests, (int(train.lengths.min()), int(train.lengths.max())))
+    return Split(selected(train, rows), tests, (int(train.lengths.min()), int(train.lengths.max())))
 
 
 def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
@@ -117,11 +88,11 @@ def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
         found = f"{int(kept.sum())} of {width}" if width >= least else f"none of more than {width}"
         raise DataError(f"{source.path}: {arm} needs {FEWEST} instances of at least {least} points, there are {found}")
     lengths = lengths[kept].clamp_max(width)
-    points, labels = _unit(mine.points[kept][:, :width], lengths), mine.targets[kept]
+    points, labels = in_unit_square(mine.points[kept][:, :width], lengths), mine.targets[kept]
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
     held_out = max(1, round(TEST * len(order)))
     test, train = order[:held_out], order[held_out:]
-    if task == "tsp" and _are_tours(labels, lengths):
+    if task == "tsp" and are_tours(labels, lengths):
         return [PlanarBatch(points[rows], labels[rows], lengths[rows]) for rows in (train, test)]
     sizes, tested = lengths[train], [width]
     if arm == "pointer_lengths":
@@ -133,21 +104,3 @@ def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
         return [first, *(label_planar(task, points[test][:, :n], lengths[test].clamp_max(n)) for n in tested)]
     except ValueError as error:
         raise DataError(f"{source.path}: {arm}: {error}") from None
-
-
-def _unit(points: Tensor, lengths: Tensor) -> Tensor:
-    """Every instance moved and scaled into the unit square, shape kept; zeros behind the last point."""
-    there = (torch.arange(points.shape[1]) < lengths.unsqueeze(-1)).unsqueeze(-1)
-    low = points.masked_fill(~there, torch.inf).amin(1, keepdim=True)
-    extent = (points.masked_fill(~there, -torch.inf).amax(1, keepdim=True) - low).amax(-1, keepdim=True)
-    return ((points - low) / extent.clamp_min(torch.finfo(points.dtype).tiny)).masked_fill(~there, 0).float()
-
-
-def _are_tours(labels: Tensor, lengths: Tensor) -> bool:
-    """Whether every instance has a label, which visits each of its points once from the first on."""
-    if labels.shape[1] <= int(lengths.max()):
-        return False
-    visited = torch.where(labels < 0, torch.iinfo(torch.int64).max, labels).sort(-1).values[:, : int(lengths.max())]
-    place = torch.arange(visited.shape[1])
-    all_once = ((visited == place) | (place >= lengths.unsqueeze(-1))).all()
-    return bool(all_once & ((labels >= 0).sum(-1) == lengths).all() & (labels[:, 0] == 0).all())

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from throughline.data.planar import hull_scores
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, bare, draw_band, draw_bands, kept_by_arm, subplots
+from throughline.lab.plots import arm_color, bare, curve_bands, draw_band, kept_by_arm, subplots
 
 __all__ = ["distribution", "hulls", "losses", "sizes"]
 
@@ -107,10 +107,6 @@ def distribution(results: Results) -> Figure | None:
 
 def losses(results: Results) -> Figure | None:
     """The loss of the networks that learn hulls of one size."""
-    figure, axis = subplots()
-    draw_bands(axis, results, "loss", ("attention", "lstm", "pointer"))
-    if not axis.lines:
+    if "loss" not in results.curves:
         return None
-    axis.set(xlabel="step", ylabel="nats a symbol")
-    axis.legend()
-    return figure
+    return curve_bands(results, "loss", ("attention", "lstm", "pointer"), label="nats a symbol")

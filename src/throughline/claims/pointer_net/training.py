@@ -1,4 +1,4 @@
-"""How the arms of the pointer network claim are trained and tested."""
+"""The networks of the pointer network claim's arms, and how they are trained and tested."""
 
 from collections.abc import Iterable
 
@@ -8,15 +8,24 @@ from torch.nn import functional as F
 
 from throughline.claims.pointer_net.config import Config, task_of
 from throughline.claims.pointer_net.data import Split
+from throughline.claims.shared.sequence_models import AttentionSequence, PlainSequence
 from throughline.data.planar import PlanarBatch, hull_scores, tour_length, triangulation_scores
 from throughline.discrete.pointer import PAD, PointerNetwork
 from throughline.lab import Log
 
-__all__ = ["decoded", "keep_pictures", "nll", "score", "summary", "train"]
+__all__ = ["decoded", "keep_pictures", "network", "nll", "score", "summary", "train"]
 
 CLIP = 2.0  # of the gradient's norm, the paper's
 ROWS = 512  # instances that are decoded together
 PICTURES = 3  # instances
+
+
+def network(arm: str, config: Config, size: int) -> nn.Module:
+    """The network of an arm; those with a fixed vocabulary are made for the ``size`` that they are trained on."""
+    if arm.startswith("pointer"):
+        return PointerNetwork(hidden_size=config.hidden, init_range=config.init_range).to(config.device)
+    kind = {"attention": AttentionSequence, "lstm": PlainSequence}[arm]
+    return kind(size, config.hidden, init_range=config.init_range).to(config.device)
 
 
 def nll(model: nn.Module, batch: PlanarBatch) -> Tensor:

@@ -1,12 +1,11 @@
-"""The two baselines of pointer networks, and the network of each arm."""
+"""Sequences over a fixed vocabulary from a set of points: encoder and decoder LSTMs, with and without attention."""
 
 import torch
 from torch import Tensor, nn
 
-from throughline.claims.pointer_net.config import Config
-from throughline.discrete.pointer import PAD, PointerAttention, PointerNetwork
+from throughline.discrete.pointer import PAD, PointerAttention
 
-__all__ = ["AttentionSequence", "PlainSequence", "network"]
+__all__ = ["AttentionSequence", "PlainSequence"]
 
 State = tuple[Tensor, Tensor]
 
@@ -114,11 +113,3 @@ class _Greedy:
 def _inputs(start: Tensor, points: Tensor, targets: Tensor) -> Tensor:
     previous = points.gather(1, targets[:, :-1].clamp_min(0).unsqueeze(-1).expand(-1, -1, 2))
     return torch.cat([start.expand(len(points), 1, -1), previous], 1)
-
-
-def network(arm: str, config: Config, size: int) -> nn.Module:
-    """The network of an arm; those with a fixed vocabulary are made for the ``size`` that they are trained on."""
-    if arm.startswith("pointer"):
-        return PointerNetwork(hidden_size=config.hidden, init_range=config.init_range).to(config.device)
-    kind = {"attention": AttentionSequence, "lstm": PlainSequence}[arm]
-    return kind(size, config.hidden, init_range=config.init_range).to(config.device)
