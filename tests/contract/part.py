@@ -58,6 +58,13 @@ class Part:
         tolerance: relative and absolute, of results in float32 and bfloat16.
         own_precision: whether a module computes in the dtype of its state, whatever that of the input.
         shortest: the least dtype of results; inputs in a shorter one give this.
+        mixed: whether learned layers follow autocast: bfloat16's precision, and results may be bfloat16.
+        arguments: what errors call the arguments; by default the names in the signature of `call`, of a module's
+            ``forward`` or of the function.
+        foreign: the positions of the arguments that take lists and arrays as well as tensors.
+        empty: the arguments of a batch of none, where that is neither in front nor the first dimension.
+        holder: of a part that is called as a function and yet holds state, such as an optimiser: makes the object from
+            the arguments and options, for deepcopy to copy.
         backend: of ``torch.compile``: `COMPILER` for a few rows, since it takes seconds; "eager" only traces, for rows
             whose long graphs are compiled in another.
         skips: the checks that do not hold, each with its reason; one that would hold fails.
@@ -78,6 +85,11 @@ class Part:
     tolerance: tuple[float, float] = (1e-4, 3e-2)
     own_precision: bool = False
     shortest: torch.dtype = torch.bfloat16
+    mixed: bool = False
+    arguments: tuple[str, ...] = ()
+    foreign: tuple[int, ...] = ()
+    empty: Callable[[], Arguments] | None = None
+    holder: Callable[..., Any] | None = None
     backend: str = "aot_eager"
     skips: Mapping[str, str] = field(default_factory=dict)
 
@@ -125,6 +137,15 @@ class Part:
         if self.is_module and self.call is not None:
             return self.call(made, *args)
         return made(*args)
+
+    def names(self, args: Arguments) -> tuple[str, ...]:
+        """What errors call each of the arguments of a call."""
+        if self.arguments:
+            return self.arguments
+        function = self.call or (self.subject.forward if self.is_module else self.subject)
+        names = list(inspect.signature(function).parameters)[int(self.is_module) :]
+        assert len(names) >= len(args), f"the row must name its {len(args)} arguments"
+        return tuple(names[: len(args)])
 
     def draw(self, seed: int = 0) -> Arguments:
         return self.sample(seeded(seed))

@@ -11,6 +11,8 @@ from tests.contract.part import Bad, Part, normal
 from tests.contract.test_parts import left_out
 from torch import Tensor, nn
 
+from throughline.core.checks import check_floating
+
 
 class WrongSlope(torch.autograd.Function):
     @staticmethod
@@ -39,7 +41,58 @@ class Sound(nn.Module):
         self.bias = nn.Parameter(torch.tensor(bias))
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating("x", x)
         return torch.tanh(x + self.bias)
+
+
+COMMON = torch.zeros(1, dtype=torch.float64)
+
+
+class Shares(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.common = COMMON
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shares":
+        twin = Shares()
+        twin.common = self.common
+        return twin
+
+
+class Forgets(Sound):
+    """Its copy starts anew."""
+
+    def __init__(self, bias: float = 0.5) -> None:
+        super().__init__(bias)
+        self.calls = torch.zeros(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Forgets":
+        return Forgets()
+
+
+class Unreached(Sound):
+    """A parameter that no gradient reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.tensor(1.0))
+
+
+class Counts(nn.Module):
+    """A buffer that each process moves by its own data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += x.detach().sum()
+        return x * self.scale
 
 
 def wrong_slope(x: Tensor) -> Tensor:
@@ -95,6 +148,68 @@ def differs_when_compiled(x: Tensor) -> Tensor:
     return x * 2 if torch.compiler.is_compiling() else x
 
 
+class OldStyle(torch.autograd.Function):
+    """Without setup_context: torch.func cannot transform it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 2
+
+
+def old_style(x: Tensor) -> Tensor:
+    return OldStyle.apply(x)
+
+
+def follows_autocast(x: Tensor) -> Tensor:
+    return x @ torch.eye(4, dtype=x.dtype)
+
+
+def rounds_under_autocast(x: Tensor) -> Tensor:
+    return (x @ torch.eye(4, dtype=x.dtype)).to(x.dtype)
+
+
+def infinite_under_autocast(x: Tensor) -> Tensor:
+    return x + (x - x).abs().sqrt() if torch.is_autocast_enabled("cpu") else x + 0
+
+
+def hides_nan(x: Tensor) -> Tensor:
+    return x.nan_to_num()
+
+
+def picks_the_place_of_nan(x: Tensor) -> Tensor:
+    return x.argmax(-1)
+
+
+def blames_another(x: Tensor, *, scale: float = 1.0) -> Tensor:
+    if x.isnan().any():
+        raise ValueError("scale must be larger")
+    return x * scale
+
+
+def ignores_its_input(x: Tensor) -> Tensor:
+    return torch.ones(4, dtype=x.dtype)
+
+
+def mean_of_none(x: Tensor) -> Tensor:
+    return x.mean()
+
+
+def keeps_a_row(x: Tensor) -> Tensor:
+    return x if x.numel() else torch.zeros(1, 4, dtype=x.dtype)
+
+
+def fails_on_none(x: Tensor) -> Tensor:
+    return x - x.max()
+
+
+def takes_anything(x: Tensor) -> Tensor:
+    return torch.as_tensor(x) * 2
+
+
 def accepts_all(x: Tensor, *, scale: float = 1.0) -> Tensor:
     return x * scale
 
@@ -113,6 +228,13 @@ BROKEN = {
     "state": [part(Forgetful)],
     "seed": [part(draws_globally), part(ignores_its_generator)],
     "untouched": [part(draws_globally), part(reseeds_python), part(writes_to_its_input)],
+    "autocast": [part(follows_autocast), part(rounds_under_autocast), part(infinite_under_autocast)],
+    "transforms": [part(old_style), part(breaks_the_graph), part(draws_globally)],
+    "nan": [part(hides_nan), part(picks_the_place_of_nan), part(blames_another), part(ignores_its_input)],
+    "empty": [part(mean_of_none, batched=()), part(keeps_a_row), part(fails_on_none)],
+    "foreign": [part(widens), part(takes_anything), part(accepts_all, foreign=(0,))],
+    "deepcopy": [part(Shares), part(Forgets)],
+    "ddp": [part(Unreached), part(Counts)],
     "compile": [part(differs_when_compiled, backend="eager")],
     "fullgraph": [part(breaks_the_graph, backend="eager"), part(differs_when_compiled, backend="eager")],
     "errors": [
@@ -122,6 +244,7 @@ BROKEN = {
         part(Sound, bad=(Bad(ValueError, "scale", bias=-1.0),)),
     ],
 }
+PARTS = [broken for all_ in BROKEN.values() for broken in all_]  # where the processes of ddp find them
 ROWS = [
     pytest.param(name, broken, id=f"{name}-{broken}-{i}")
     for name, all_ in BROKEN.items()
@@ -132,7 +255,7 @@ ROWS = [
 @pytest.mark.parametrize(("name", "broken"), ROWS)
 def test_a_broken_part_is_found(name: str, broken: Part) -> None:
     with pytest.raises(
-        (AssertionError, RuntimeError, ValueError)
+        (AssertionError, RuntimeError, TypeError, ValueError)
     ):  # gradcheck, load_state_dict and torch raise their own
         getattr(checks, f"check_{name}")(broken)
 
