@@ -232,6 +232,124 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     assert resumed[0] == resumed[1]
 
 
+# trials that do not ask for everything
+
+BRANCHES: dict[str, BaseDistribution] = {
+    "momentum": FloatDistribution(0.0, 1.0),
+    "opt": CategoricalDistribution(["sgd", "adam"]),
+    "rate": FloatDistribution(1e-4, 1.0, log=True),
+}
+
+
+def branching(seed: int, **changes: Any) -> NAPSampler:
+    return NAPSampler(policy(BRANCHES, seed), BRANCHES, horizon=20, num_candidates=64, seed=seed, **changes)
+
+
+def proposals(study: optuna.Study) -> list[tuple[float, ...]]:
+    return [tuple(trial.system_attrs.get("throughline:proposal", ())) for trial in study.trials]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_trial_that_ends_early_uses_its_proposal_up(seed: int) -> None:
+    def short(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("opt", ["sgd", "adam"])
+        raise MemoryError if trial.number % 2 else optuna.TrialPruned
+
+    study = optuna.create_study(sampler=branching(seed))
+    study.optimize(short, n_trials=8, catch=MemoryError)
+    assert {trial.params["opt"] for trial in study.trials[:2]} == {"sgd", "adam"}  # the one that it has not asked for
+    assert len(set(proposals(study))) == 8
+    assert {len(trial.params) for trial in study.trials} == {1}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_conditional_space_is_searched(seed: int) -> None:
+    def conditional(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("opt", ["sgd", "adam"]) == "sgd":
+            return trial.suggest_float("momentum", 0.0, 1.0)
+        return 0.5
+
+    study = optuna.create_study(sampler=branching(seed))
+    study.optimize(conditional, n_trials=12)
+    assert len(set(settings(study))) == 12  # adam once: another proposal of it would be the same trial
+    assert [trial.params["opt"] for trial in study.trials].count("adam") <= 1
+
+
+def test_what_was_never_asked_for_is_history_as_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = branching(0), []
+    scores = made._scores
+    monkeypatch.setattr(made, "_scores", lambda x, y: seen.append((x, y)) or scores(x, y))
+    study = optuna.create_study(direction="maximize", sampler=made)
+    study.optimize(lambda trial: 1.0 * (trial.suggest_categorical("opt", ["sgd", "adam"]) == "adam"), n_trials=3)
+    study.optimize(lambda trial: 1.0, n_trials=1)  # asks for nothing: no history
+    study.ask(BRANCHES)
+    x, y = seen[-1]
+    expected = []
+    for trial, (momentum, _, rate) in zip(study.trials[:3], proposals(study), strict=False):
+        expected.append(encode_parameters({"momentum": momentum, "rate": rate, **trial.params}, BRANCHES))
+    assert torch.equal(x, torch.stack(expected))
+    assert y.tolist() == [trial.value for trial in study.trials[:3]]
+
+
+def test_when_all_would_repeat_a_trial_candidates_go_on() -> None:
+    study = optuna.create_study(sampler=branching(1))
+    study.optimize(lambda trial: len(trial.suggest_categorical("opt", ["sgd", "adam"])), n_trials=70)
+    assert len(set(proposals(study)[:64])) == 64  # every candidate once
+    assert proposals(study)[64:] == [()] * 6  # then at random
+
+
+def test_a_narrower_range_uses_the_rest_of_a_proposal_up() -> None:
+    def narrow(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0.9, 1.0)
+        trial.suggest_int("n", 0, 40)
+        raise MemoryError
+
+    study = optuna.create_study(sampler=sampler())
+    study.optimize(narrow, n_trials=8, catch=MemoryError)
+    assert len({trial.params["n"] for trial in study.trials}) == 8
+
+
+def test_an_enqueued_setting_leaves_the_proposal_for_later() -> None:
+    plain, queued = (optuna.create_study(sampler=sampler()) for _ in range(2))
+    queued.enqueue_trial({"x": 0.123, "n": 7})
+    for study in (plain, queued):
+        study.optimize(lambda trial: objective(trial) + math.nan, n_trials=4)  # no history
+    assert settings(queued)[1:] == settings(plain)[:3]
+
+
+def test_proposals_keep_to_the_search_space_that_is_given() -> None:
+    made = sampler()
+    study = optuna.create_study(sampler=made)
+    found = []
+    for space in ({"n": PLANE["n"]}, {"n": IntDistribution(30, 50)}, {"x": FloatDistribution(-0.5, 0.0)}, {}):
+        trial = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
+        found.append(made.sample_relative(study, trial, {**space, "other": FloatDistribution(0.0, 1.0)}))
+    assert [set(each) for each in found] == [{"n"}, {"n"}, {"x"}, set()]
+    assert 30 <= found[1]["n"] <= 40
+    assert -0.5 <= found[2]["x"] <= 0.0
+    foreign = {"n": CategoricalDistribution(["many", "few"])}
+    assert made.sample_relative(study, trial, foreign) == {}  # type: ignore[arg-type]
+
+
+def test_parameters_that_are_fixed_by_another_sampler_are_left_to_it() -> None:
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        fixed = optuna.samplers.PartialFixedSampler({"x": 0.25}, sampler())
+    study = optuna.create_study(sampler=fixed)
+    study.optimize(objective, n_trials=10)
+    assert {trial.params["x"] for trial in study.trials} == {0.25}
+    assert len({trial.params["n"] for trial in study.trials}) == 10
+    asked = [study.ask() for _ in range(4)]
+    assert len({trial.suggest_int("n", 0, 40) for trial in asked}) == 4
+
+
+def test_a_policy_that_ran_away_proposes_nothing() -> None:
+    made = sampler()
+    with torch.no_grad():
+        made.policy.embed_x.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="acquisition values must be numbers, got NaN"):
+        optuna.create_study(sampler=made).ask(PLANE)
+
+
 # what is refused
 
 
@@ -246,6 +364,8 @@ def test_names_the_bad_argument() -> None:
         NAPSampler(policy(), {}, horizon=3)
     with pytest.raises(ValueError, match=r"search_space has 8 columns .*, and the policy's in_features is 2"):
         NAPSampler(policy(), SPACE, horizon=3)
+    with pytest.raises(TypeError, match="policy must be a NeuralAcquisitionProcess, got Linear"):
+        NAPSampler(torch.nn.Linear(2, 2), PLANE, horizon=3)  # type: ignore[arg-type]
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler())
     with pytest.raises(ValueError, match="a study must have one objective, got 2 directions"):
         study.optimize(objective, n_trials=1)
