@@ -1,20 +1,17 @@
-"""A head that learns on without forgetting: an embedding picks one (key, value) pair in each of many small codebooks.
-
-"Discrete Key-Value Bottleneck" (arXiv 2207.11240).
-"""
+"""Codebooks of pairs whose keys find and whose values learn ("Discrete Key-Value Bottleneck", arXiv 2207.11240)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from throughline.core.checks import check_floating, integer, readable
+from throughline.discrete.key_value.averages import Averages, drawn_from, moved
+from throughline.discrete.key_value.nearest import nearest
+from throughline.discrete.key_value.processes import END, SpreadBatch, all_or_none, in_step
 
 __all__ = ["CodebookVote", "KeyValueBottleneck"]
-
-SCORES = 2**24  # held at once by a look-up: 64 MB in float32
-CACHED = 2**18  # the same on a CPU, where they had better stay in its cache
-FOLDS = 16  # of a row of scores: a maximum is found many times as fast as its place
 
 
 class KeyValueBottleneck(nn.Module):
@@ -24,6 +21,9 @@ class KeyValueBottleneck(nn.Module):
     embeddings, by the moving averages of a vector-quantised autoencoder, and move only in `update_keys` and `fit_keys`.
     Training changes the values that were fetched and no others, with plain SGD: momentum, weight decay and Adam change
     others too. Nothing flows back into keys, projection or ``x``.
+
+    Where torch.distributed runs, keys are found from the batches of all processes as from one, and are the same in
+    each: all of them call `fit_keys` and `update_keys`. Only `usage` is each process's own.
 
     Two departures from the authors' code: the averages start at the keys (theirs start at count 0 with a sum that is
     not, which throws the keys off the data), and a dead pair has its averages replaced together with its key.
@@ -48,6 +48,7 @@ class KeyValueBottleneck(nn.Module):
             is to be set where they are set by hand.
 
     Raises:
+        TypeError: a size or ``topk`` is no integer.
         ValueError: an argument is out of range.
 
     >>> draw = torch.Generator().manual_seed(0)
@@ -88,7 +89,7 @@ class KeyValueBottleneck(nn.Module):
             "dim_key": dim_key,
         }
         for name, size in sizes.items():
-            if size < 1:
+            if integer(name, size) < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         if projection not in ("random", "none"):
             raise ValueError(f'projection must be "random" or "none", got {projection!r}')
@@ -103,7 +104,7 @@ class KeyValueBottleneck(nn.Module):
             raise ValueError(f"eps must be positive and finite, got {eps}")
         if not 0 <= dead_threshold < torch.inf:
             raise ValueError(f"dead_threshold must be finite and not negative, got {dead_threshold}")
-        if not 1 <= topk <= num_pairs:
+        if not 1 <= integer("topk", topk) <= num_pairs:
             raise ValueError(f"topk must be between 1 and num_pairs = {num_pairs}, got {topk}")
         self.in_features, self.dim_value = in_features, dim_value
         self.num_codebooks, self.num_pairs, self.dim_key = num_codebooks, num_pairs, dim_key
@@ -137,32 +138,32 @@ class KeyValueBottleneck(nn.Module):
         """
         return self._heads(x).to(torch.promote_types(x.dtype, self.keys.dtype))
 
-    @torch.no_grad()
     def lookup(self, x: Tensor) -> Tensor:
         """Places of the nearest keys, nearest first: ``(..., m)`` to ``(..., C, topk)`` in int64, without gradient.
 
         Raises:
-            TypeError, ValueError: those of `heads`, or there are no keys yet (ValueError).
+            TypeError, ValueError: those of `heads`; and ValueError when there are no keys yet, or ``x`` is not finite.
+                Where values cannot be looked at (torch.compile, torch.func), its places are then -1.
         """
-        h = self._heads(x)
-        if not self._has_keys:
-            self._has_keys = bool(self.initialized)
-            if not self._has_keys:
-                raise ValueError("keys must be found first: call fit_keys or update_keys, or load a state; got none")
-        found = _nearest(h.reshape(-1, *h.shape[-2:]).transpose(0, 1), self.keys.to(h.dtype), self.topk)
-        return found.transpose(0, 1).contiguous().view(*x.shape[:-1], self.num_codebooks, self.topk)
+        found = self._places(x)
+        if readable(found) and bool((found < 0).any()):
+            raise ValueError("x must be finite, got NaN, an infinity or what overflows")
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Fetched values, the mean of the ``topk`` nearest: ``(..., m)`` to ``(..., C, d_v)`` in the dtype of `values`.
 
-        In training mode the fetches are counted in `usage`. Errors are those of `lookup`.
+        What is not finite fetches NaN. In training mode the fetches are counted in `usage`. Errors are those of
+        `lookup`.
         """
-        row = self.lookup(x) + self._first_rows()[:, None]
+        found = self._places(x)
+        lost = found[..., :1] < 0
+        row = found.clamp_min(0) + self._first_rows()[:, None]
         if self.training:
-            ones = self.usage.new_ones(()).expand(row.numel())
-            self.usage.view(-1).index_add_(0, row.flatten(), ones)
+            _Count.apply(self.usage.view(-1), row, (~lost).to(self.usage.dtype).expand_as(row))  # type: ignore[no-untyped-call]
         fetched = self.values.flatten(0, 1)[row]
-        return fetched.squeeze(-2) if self.topk == 1 else fetched.mean(-2)
+        fetched = fetched.squeeze(-2) if self.topk == 1 else fetched.mean(-2)
+        return fetched.masked_fill(lost, torch.nan)
 
     @torch.no_grad()
     def update_keys(self, x: Tensor, *, generator: torch.Generator | None = None) -> Self:
@@ -171,39 +172,27 @@ class KeyValueBottleneck(nn.Module):
         The first batch of all also gives the keys that it starts from.
 
         Args:
-            x: embeddings; leading dimensions are flattened, and there may be fewer than K.
-            generator: draws the first keys, and those that take the place of dead ones.
+            x: embeddings; leading dimensions are flattened, and there may be fewer than K (in some process none).
+            generator: draws the first keys, and those that take the place of dead ones; that of the first process does.
 
         Raises:
             TypeError: ``x`` is not floating point.
-            ValueError: its last dimension is not m, or it is empty, or not finite. The keys are then as they were.
+            ValueError: its last dimension is not m, or it is empty, or not finite, in any process. The keys are then as
+                they were.
         """
-        h = self._heads(x).reshape(-1, self.num_codebooks, self.dim_key).transpose(0, 1)  # (C, B, d_k)
-        if not h.numel():
+        with all_or_none(self.keys.device):
+            h = self._heads(x).reshape(-1, self.num_codebooks, self.dim_key).transpose(0, 1)  # (C, B, d_k)
+            if not h.square().sum(-1).isfinite().all():
+                raise ValueError("x must be finite, got NaN or infinity, or what overflows")
+        batch = SpreadBatch(h)
+        if not batch.total:
             raise ValueError(f"x must hold at least one embedding, got shape {tuple(x.shape)}")
-        if not x.isfinite().all():
-            raise ValueError("x must be finite, got NaN or infinity")
-        keys, key_sum, count = (state.to(h.dtype) for state in (self.keys, self.key_sum, self.key_count))
-        books = torch.arange(self.num_codebooks, device=h.device)
+        state = Averages(*(one.to(h.dtype) for one in (self.keys, self.key_sum, self.key_count)))
         if not self.initialized:
-            keys = key_sum = h[books[:, None], _draw(h.shape[1], count.shape, generator, h.device)]
-            count = torch.ones_like(count)
-        row = (_nearest(h, keys, 1).squeeze(-1) + self._first_rows()[:, None]).flatten()
-        hits = torch.zeros_like(count).view(-1).index_add_(0, row, h.new_ones(()).expand(len(row)))
-        sums = torch.zeros_like(key_sum).flatten(0, 1).index_add_(0, row, h.flatten(0, 1))
-        count = torch.lerp(hits.view_as(count), count, self.decay)
-        key_sum = torch.lerp(sums.view_as(key_sum), key_sum, self.decay)
-        total = count.sum(1, keepdim=True)
-        smooth = (count + self.eps) / (total + self.num_pairs * self.eps) * total
-        keys = key_sum / smooth[..., None]
-        least = self.dead_threshold * h.shape[1] / self.num_pairs
-        book, pair = (count < least).nonzero(as_tuple=True)
-        keys[book, pair] = h[book, _draw(h.shape[1], book.shape, generator, h.device)]
-        count[book, pair] = least
-        key_sum[book, pair] = least * keys[book, pair]
-        self.keys.copy_(keys)
-        self.key_sum.copy_(key_sum)
-        self.key_count.copy_(count)
+            state = drawn_from(batch, state, generator)
+        state = moved(state, batch, self.decay, self.eps, self.dead_threshold, generator)
+        for own, new in zip((self.keys, self.key_sum, self.key_count), state, strict=True):
+            own.copy_(new)
         self.initialized.fill_(True)
         self._has_keys = True
         return self
@@ -218,35 +207,38 @@ class KeyValueBottleneck(nn.Module):
         """Find the keys: `update_keys` on every batch, ``epochs`` times over.
 
         Args:
-            batches: embeddings ``(..., m)``, or tuples that begin with them: ``x.split(256)``, a ``DataLoader``.
+            batches: embeddings ``(..., m)``, or tuples that begin with them: ``x.split(256)``, a ``DataLoader``. A
+                process that has fewer of them than another goes on with none.
             epochs: at least 1.
             generator: as in `update_keys`.
 
         Raises:
-            TypeError: ``batches`` is one tensor, or those of `update_keys`.
+            TypeError: ``batches`` is one tensor or yields something else, or those of `update_keys`.
             ValueError: no batch, a one-shot iterator for more than one epoch, or those of `update_keys`.
         """
         if isinstance(batches, Tensor):
             raise TypeError("batches must be an iterable of tensors, such as x.split(256), got one tensor")
-        if epochs < 1:
+        if integer("epochs", epochs) < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
         if epochs > 1 and isinstance(batches, Iterator):
             raise ValueError(
                 f"batches must be re-iterable for {epochs} epochs (a list or a DataLoader), got a one-shot iterator"
             )
         for _ in range(epochs):
-            batch = None
-            for batch in batches:
-                x = batch if isinstance(batch, Tensor) else batch[0]
-                self.update_keys(x.to(self.keys.device), generator=generator)
-            if batch is None:
+            steps = 0
+            x = self.keys.new_empty(0, self.in_features)
+            for batch in in_step(batches, self.keys.device):
+                ended = batch is END
+                x = x.reshape(-1, self.in_features)[:0] if ended else _embeddings(batch).to(self.keys.device)
+                self.update_keys(x, generator=generator)
+                steps += 1
+            if not steps:
                 raise ValueError("batches must yield at least one batch, got none")
         return self
 
     def _heads(self, x: Tensor) -> Tensor:
         """Heads in float32 at least: half precision takes many a neighbour for the nearest."""
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point, got {x.dtype}")
+        check_floating("x", x)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x must be (..., {self.in_features}), got shape {tuple(x.shape)}")
         wide = torch.promote_types(torch.promote_types(x.dtype, self.keys.dtype), torch.float32)
@@ -255,6 +247,17 @@ class KeyValueBottleneck(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 h = h @ self.projection.to(wide).transpose(0, 1).flatten(1)
         return h.view(*h.shape[:-1], self.num_codebooks, self.dim_key)
+
+    @torch.no_grad()
+    def _places(self, x: Tensor) -> Tensor:
+        """`lookup`, with -1 for what is not finite."""
+        h = self._heads(x)
+        if not self._has_keys:
+            self._has_keys = bool(self.initialized)
+            if not self._has_keys:
+                raise ValueError("keys must be found first: call fit_keys or update_keys, or load a state; got none")
+        found = nearest(h.reshape(-1, *h.shape[-2:]).transpose(0, 1), self.keys.to(h.dtype), self.topk)
+        return found.transpose(0, 1).contiguous().view(*x.shape[:-1], self.num_codebooks, self.topk)
 
     def _first_rows(self) -> Tensor:
         """Where each codebook begins among all C · K pairs, ``(C,)``."""
@@ -285,46 +288,36 @@ class CodebookVote(nn.Module):
             TypeError: ``values`` are not floating point.
             ValueError: they have fewer than two dimensions, or no codebook.
         """
-        if not values.is_floating_point():
-            raise TypeError(f"values must be floating point, got {values.dtype}")
+        check_floating("values", values)
         if values.dim() < 2 or not values.shape[-2]:
             raise ValueError(f"values must be (..., C, classes) with C >= 1, got shape {tuple(values.shape)}")
         return values.mean(-2)
 
 
-def _nearest(h: Tensor, keys: Tensor, topk: int) -> Tensor:
-    """Places of the keys ``(C, K, d)`` nearest to ``h (C, n, d)`` in each codebook, nearest first: ``(C, n, topk)``."""
-    centre = keys.mean(1, keepdim=True)  # distances stay; a common offset no longer cancels digits
-    keys = keys - centre
-    keys = torch.cat([keys, keys.square().sum(-1, keepdim=True) / -2], -1)
-    h = F.pad(h - centre, (0, 1), value=1.0)  # the product is then ½‖h‖² - ½‖h - k‖²
-    count, n, k = len(h), h.shape[1], keys.shape[1]
-    most = CACHED if h.device.type == "cpu" else SCORES
-    rows = min(max(1, most // k), max(1, n))
-    books = max(1, most // (rows * k))
-    found = torch.empty((count, n, topk), dtype=torch.int64, device=h.device)
-    with torch.autocast(h.device.type, enabled=False):
-        for c in range(0, count, books):
-            for i in range(0, n, rows):
-                block = slice(c, c + books), slice(i, i + rows)
-                scores = torch.bmm(h[block], keys[block[0]].mT)
-                found[block] = _place_of_largest(scores) if topk == 1 else scores.topk(topk).indices
-    return found
+class _Count(torch.autograd.Function):
+    """Add ``ones`` to ``usage (C K,)`` at ``row``, in place: also for all samples of a vmap, which alone could not."""
+
+    @staticmethod
+    def forward(usage: Tensor, row: Tensor, ones: Tensor) -> Tensor:
+        usage.index_add_(0, row.flatten(), ones.flatten())
+        return row.new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, None]:
+        return _Count.apply(*args), None  # type: ignore[no-untyped-call]
 
 
-def _place_of_largest(scores: Tensor) -> Tensor:
-    """``scores.argmax(-1, keepdim=True)``, the first in a tie, in half the time."""
-    if scores.shape[-1] % FOLDS:
-        return scores.max(-1, keepdim=True).indices
-    folded = scores.view(*scores.shape[:-1], FOLDS, -1)
-    fold = folded.amax(-1).max(-1, keepdim=True).indices
-    row = folded.gather(-2, fold[..., None].expand(*fold.shape, folded.shape[-1])).squeeze(-2)
-    place: Tensor = row.max(-1, keepdim=True).indices + fold * folded.shape[-1]
-    return place
-
-
-def _draw(
-    n: int, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None, device: torch.device
-) -> Tensor:
-    drawn = torch.randint(n, shape, generator=generator, device=device if generator is None else generator.device)
-    return drawn.to(device)
+def _embeddings(batch: Tensor | Sequence[Any]) -> Tensor:
+    if isinstance(batch, Sequence) and len(batch):
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"batches must yield tensors, or tuples that begin with one, got {type(batch).__name__}")
+    return batch
