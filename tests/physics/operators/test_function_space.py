@@ -292,7 +292,7 @@ def uneven() -> Any:
         ),
         (
             TypeError,
-            r"coefficients must be a floating point tensor",
+            r"coefficients must be floating point, got torch\.int64",
             lambda: FunctionSpace(TRI).norm(torch.zeros(9).long()),
         ),
         (
@@ -309,7 +309,7 @@ def uneven() -> Any:
         (TypeError, r"points must be a tensor or a FunctionSpace", lambda: Decoder(FunctionSpace(TRI), [[0.0, 0.0]])),
         (
             ValueError,
-            r"coefficients must be finite",
+            r"values must be finite",
             lambda: Encoder(FunctionSpace(TRI), FunctionSpace(TRI))(torch.full((9,), np.nan)),
         ),
         (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from throughline.core._derivatives import eager
-from throughline.physics.operators.linear_maps import LinearMap, Solver, shown
+from throughline.core._derivatives import eager, transformed
+from throughline.core.checks import check_floating, readable
+from throughline.physics.operators.linear_maps import LinearMap, Solver, grouped, shown
 
 try:
     import skfem
@@ -19,8 +21,9 @@ except ImportError:
 
 from skfem.refdom import RefHex, RefLine, RefQuad, RefTet, RefTri
 
+from throughline.physics.operators.assembly import load_matrix, local_projection, mass_matrix, value_matrix
 from throughline.physics.operators.places import Finder
-from throughline.physics.operators.unknowns import directions, held_facets, identified
+from throughline.physics.operators.unknowns import directions, held_facets, identified, tidied
 
 __all__ = ["FunctionSpace", "finite"]
 
@@ -43,11 +46,12 @@ class FunctionSpace:
     and device of the tensors that are given.
 
     Args:
-        mesh: any mesh of lines, triangles, quadrilaterals, tetrahedra or hexahedra, curved ones too.
+        mesh: any mesh of lines, triangles, quadrilaterals, tetrahedra or hexahedra, curved ones too. Points that no
+            cell uses, such as the circle centres of a mesh generator, are left out.
         element: of the mesh's cell type, scalar or vector-valued; linear by default.
         dirichlet: where values are prescribed: "all" of the boundary (periodic faces apart), the name or names of
             boundaries of the mesh, or a predicate on midpoints ``(d, n)`` of boundary facets.
-        periodic: axes whose two faces of the bounding box are one.
+        periodic: axes, or one axis, whose two faces of the bounding box are one.
         quadrature_order: of the cell's quadrature; twice the element's degree and two more by default.
 
     Attributes:
@@ -60,7 +64,8 @@ class FunctionSpace:
 
     Raises:
         TypeError: no mesh or element of scikit-fem's, or an element of another cell type.
-        ValueError: an unknown name or a predicate that selects nothing; faces that do not match node by node.
+        ValueError: an unknown name or a predicate that selects nothing; faces that do not match node by node; a mesh
+            that is bent through space, or a curved one with points that no cell uses.
 
     >>> import skfem
     >>> space = FunctionSpace(skfem.MeshTri().refined(3), dirichlet="all")
@@ -76,7 +81,7 @@ class FunctionSpace:
         element: Any = None,
         *,
         dirichlet: str | Sequence[str] | Callable[[np.ndarray], np.ndarray] | None = None,
-        periodic: Sequence[int] | None = None,
+        periodic: int | Sequence[int] | None = None,
         quadrature_order: int | None = None,
     ) -> None:
         if not isinstance(mesh, skfem.Mesh) or mesh.refdom not in LINEAR:
@@ -84,6 +89,7 @@ class FunctionSpace:
                 "mesh must be a skfem.Mesh of lines, triangles, quadrilaterals, tetrahedra or hexahedra, "
                 f"got {type(mesh).__name__}"
             )
+        mesh = tidied(mesh)
         element = LINEAR[mesh.refdom]() if element is None else element
         if not isinstance(element, skfem.Element):
             raise TypeError(f"element must be a skfem.Element, got {type(element).__name__}")
@@ -109,9 +115,11 @@ class FunctionSpace:
         if not np.isfinite(places).all():
             raise TypeError(f"element must say where its degrees of freedom are, got {_name(element)}")
         towards, self.nodal = directions(self.basis, self.components)
-        if periodic and not self.nodal:
+        axes: Any = () if periodic is None else periodic
+        axes = (axes,) if isinstance(axes, Integral) else tuple(axes)
+        if axes and not self.nodal:
             raise ValueError(f"periodic is for elements of nodal values, got {_name(element)}")
-        self._unify, keep, self._periods = identified(mesh, places, towards, periodic or ())
+        self._unify, keep, self._periods = identified(mesh, places, towards, axes)
         self.dim = int(self._unify.shape[1])
         self.coordinates = torch.from_numpy(np.ascontiguousarray(places[keep]))
         self.directions = None if self.components is None else torch.from_numpy(towards[keep])
@@ -189,8 +197,8 @@ class FunctionSpace:
         Raises:
             ValueError: values of another shape, or not finite.
         """
-        values, name = (f, "f") if isinstance(f, Tensor) else (f(self.quadrature_points), "f(quadrature_points)")
-        return self._solver(self._load(self._flat(finite(values, name), name)))
+        values, name = (f(self.quadrature_points), "f(quadrature_points)") if callable(f) else (f, "f")
+        return self._solver(self._load(finite(self._flat(values, name), name)))
 
     def evaluate(self, coefficients: Tensor, points: Tensor) -> Tensor:
         """Values at points of the mesh; `Decoder` keeps the map for points that are asked again.
@@ -223,36 +231,27 @@ class FunctionSpace:
 
     def check(self, coefficients: Tensor, name: str = "coefficients") -> None:
         """Raise unless it is a floating point tensor ``(..., dim)``."""
-        if not isinstance(coefficients, Tensor) or not coefficients.is_floating_point():
-            raise TypeError(f"{name} must be a floating point tensor, got {shown(coefficients)}")
+        check_floating(name, coefficients)
         if not coefficients.dim() or coefficients.shape[-1] != self.dim:
             raise ValueError(f"{name} must be (..., {self.dim}), got {shown(coefficients)}")
 
     @eager
     def values_at(self, points: Tensor, *, nearest: bool = False) -> sp.csr_matrix:
         """Values of all basis functions at points, ``(p · components, dim)``; the nearest cell's, where allowed."""
+        check_floating("points", points)
         d = self.coordinates.shape[1]
         if points.dim() != 2 or points.shape[1] != d:
             raise ValueError(f"points must be (p, {d}), got {shown(points)}")
         tolerance = 1e-9 if points.dtype == torch.float64 else 1e-5  # of a cell; what rounding may cost
-        x = finite(points.detach(), "points").double().cpu().numpy().T
+        wide = points.detach().double().cpu()
+        # a transform of torch.func hides the memory of every tensor
+        x = np.reshape(wide.tolist(), (-1, d)).T if transformed() else finite(wide, "points").numpy().T
         found = self._finder(x, tolerance)
         outside = found.distance > 0
         if outside.any() and not nearest:
             first = [round(float(v), 6) for v in x[:, outside][:, 0]]
             raise ValueError(f"points must lie in the mesh, got {int(outside.sum())} outside of it, the first {first}")
-        local, rows = found.local[:, :, None], np.arange(x.shape[1])
-        count, width = len(rows), self.components or 1
-        columns = self.basis.element_dofs[:, found.cells]
-        values = [
-            np.asarray(self.element.gbasis(self.basis.mapping, local, k, tind=found.cells)[0])
-            for k in range(len(columns))
-        ]
-        data = np.stack([np.broadcast_to(v.reshape(width, -1), (width, count)) for v in values])  # (k, width, p)
-        at = np.broadcast_to(rows * width + np.arange(width)[:, None], data.shape)
-        of = np.broadcast_to(columns[:, None], data.shape)
-        made: sp.csr_matrix = sp.csr_matrix((data.ravel(), (at.ravel(), of.ravel())), (count * width, self.basis.N))
-        made = sp.csr_matrix(made @ self._unify)
+        made = sp.csr_matrix(value_matrix(self.basis, self.components, found.cells, found.local) @ self._unify)
         made.data[np.abs(made.data) < 1e-14] = 0  # rounding; without it coarse nodes would have many neighbours
         made.eliminate_zeros()
         return made
@@ -269,10 +268,7 @@ class FunctionSpace:
     @eager
     def local_projection(self) -> sp.csr_matrix:
         """Coefficients from values at quadrature points, ``(dim, Q · components)``, cell by cell and then averaged."""
-        phi, weights = self._fields(), np.asarray(self.basis.dx)
-        gram = np.einsum("kceq,lceq,eq->ekl", phi, phi, weights)
-        dual = np.einsum("ekl,lceq,eq->kceq", np.linalg.inv(gram), phi, weights)
-        made = self._unify.T @ self._scatter(dual).T
+        made = self._unify.T @ local_projection(self.basis, self.components)
         # an unknown is an average over its cells, and over the periodic faces that share it
         cells = self._unify.T @ np.bincount(self.basis.element_dofs.ravel(), minlength=self.basis.N)
         return sp.csr_matrix(sp.diags(1 / cells) @ made)
@@ -282,44 +278,28 @@ class FunctionSpace:
         """``(d,)``: the length of each periodic axis, infinite of others."""
         return torch.from_numpy(self._periods)
 
-    def _fields(self) -> np.ndarray:
-        """Basis functions at quadrature points, ``(k, components, cells, q)``."""
-        shape = (self.components or 1, *self.basis.dx.shape)
-        fields = (np.asarray(k[0]) for k in self.basis.basis)
-        return np.stack([np.broadcast_to(f if f.ndim == 3 else f[None], shape) for f in fields])
-
-    def _scatter(self, fields: np.ndarray) -> sp.csr_matrix:
-        """``(Q · components, N)`` of ``(k, components, cells, q)``."""
-        _, width, cells, q = fields.shape
-        columns = np.broadcast_to(self.basis.element_dofs[:, None, :, None], fields.shape)
-        points = np.arange(cells * q).reshape(cells, q)
-        rows = np.broadcast_to(points * width + np.arange(width)[:, None, None], fields.shape)
-        return sp.csr_matrix((fields.ravel(), (rows.ravel(), columns.ravel())), (cells * q * width, self.basis.N))
-
     def _flat(self, values: Tensor, name: str) -> Tensor:
         count = len(self.quadrature_points)
         shape = (count,) if self.components is None else (count, self.components)
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            raise TypeError(f"{name} must be a floating point tensor, got {shown(values)}")
+        check_floating(name, values)
         if values.shape[-len(shape) :] != shape:
             wanted = ", ".join(map(str, shape))
             raise ValueError(f"{name} must be (..., {wanted}), a value at each quadrature point, got {shown(values)}")
         return values.flatten(-2) if self.components is not None else values
 
     def _shaped(self, values: Tensor) -> Tensor:
-        return values if self.components is None else values.reshape(*values.shape[:-1], -1, self.components)
+        return values if self.components is None else grouped(values, self.components)
 
     @cached_property
     @eager
     def _mass(self) -> sp.csr_matrix:
-        form = skfem.BilinearForm(lambda u, v, w: u * v if self.components is None else (u * v).sum(0))
-        return sp.csr_matrix(self._unify.T @ form.assemble(self.basis) @ self._unify)
+        return sp.csr_matrix(self._unify.T @ mass_matrix(self.basis, self.components) @ self._unify)
 
     @cached_property
     @eager
     def load(self) -> sp.csr_matrix:
         """Inner products with the basis from values at quadrature points, ``(dim, Q · components)``."""
-        return sp.csr_matrix(self._unify.T @ self._scatter(self._fields() * np.asarray(self.basis.dx)).T)
+        return sp.csr_matrix(self._unify.T @ load_matrix(self.basis, self.components))
 
     @cached_property
     @eager
@@ -352,7 +332,7 @@ class FunctionSpace:
 
 def finite(values: Tensor, name: str) -> Tensor:
     """``values``, unless some are not finite."""
-    if not bool(values.isfinite().all()):
+    if readable(values) and not bool(values.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {int((~values.isfinite()).sum())} values that are not")
     return values
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from throughline.core._derivatives import eager
 
-__all__ = ["Constant", "LinearMap", "Solver", "shown"]
+__all__ = ["Constant", "LinearMap", "Solver", "grouped", "shown"]
 
 KEPT = 8  # copies of one map, by dtype, device and size of the batch
 
@@ -76,8 +76,11 @@ class LinearMap:
         """The product itself, of ``(copies · n, H)``; into ``out``, where the map selects."""
         if self.selects:
             return torch.index_select(x, 0, self._tensor(copies, torch.int64, x.device), out=out)
+        if not copies:
+            return x.new_zeros(0, *x.shape[1:])
         wide = torch.promote_types(x.dtype, torch.float32)  # no sparse products in half precision
-        return (self._tensor(copies, wide, x.device) @ x.to(wide)).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return (self._tensor(copies, wide, x.device) @ x.to(wide)).to(x.dtype)
 
     def _tensor(self, copies: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         key = (copies, dtype, device)
@@ -126,6 +129,8 @@ class Solver:
         return solved
 
     def solve(self, b: Tensor, trans: str) -> Tensor:
+        if not b.numel():
+            return torch.empty_like(b)
         sides = b.detach().double().cpu().numpy().reshape(-1, b.shape[-1])
         found = self.decomposition.solve(np.ascontiguousarray(sides.T), trans).T
         return torch.from_numpy(np.ascontiguousarray(found)).reshape(b.shape).to(device=b.device, dtype=b.dtype)
@@ -136,27 +141,49 @@ class Solver:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, linear: LinearMap, copies: int) -> Tensor:
-        ctx.linear, ctx.copies = linear, copies
+    def forward(x: Tensor, linear: LinearMap, copies: int) -> Tensor:
         return linear.product(x, copies)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.linear, ctx.copies = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found: Tensor = _Product.apply(grad, ctx.linear.transposed, ctx.copies)  # type: ignore[no-untyped-call]
         return found, None, None
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, linear: LinearMap, copies: int) -> tuple[Tensor, int]:
+        wide = x.movedim(in_dims[0], 1)  # mapped over, it is features more
+        found: Tensor = _Product.apply(wide.flatten(1), linear, copies)  # type: ignore[no-untyped-call]
+        return found.reshape(-1, *wide.shape[1:]), 1
+
 
 class _Solution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, b: Tensor, solver: Solver, trans: str) -> Tensor:
-        ctx.solver, ctx.trans = solver, trans
+    def forward(b: Tensor, solver: Solver, trans: str) -> Tensor:
         return solver.solve(b, trans)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.solver, ctx.trans = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         other = "T" if ctx.trans == "N" else "N"
         found: Tensor = _Solution.apply(grad, ctx.solver, other)  # type: ignore[no-untyped-call]
         return found, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], b: Tensor, solver: Solver, trans: str) -> tuple[Tensor, int]:
+        found: Tensor = _Solution.apply(b.movedim(in_dims[0], 0), solver, trans)  # type: ignore[no-untyped-call]
+        return found, 0
+
+
+def grouped(x: Tensor, size: int) -> Tensor:
+    """``(..., n · size)`` to ``(..., n, size)``, of a batch of none too."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
 
 
 def shown(x: Any) -> str:

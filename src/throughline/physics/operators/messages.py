@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughline.core._derivatives import eager
+from throughline.core._derivatives import eager, transformed
 from throughline.physics.operators.linear_maps import LinearMap
 
 __all__ = ["message_sums"]
@@ -26,6 +26,8 @@ def message_sums(source: Tensor, target: Tensor, edge: Tensor, maps: tuple[Linea
     Returns:
         ``(..., n, H)``.
     """
+    if transformed():  # what is done in place below cannot be mapped over
+        return _plain(source, target, edge, maps)
     flat = (x.reshape(-1, *x.shape[-2:]) for x in (source, target))
     summed: Tensor = _Sums.apply(*flat, edge, maps)  # type: ignore[no-untyped-call]
     return summed.reshape(source.shape)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from throughline.core.checks import check_floating
 from throughline.physics.operators.function_space import FunctionSpace, finite
-from throughline.physics.operators.linear_maps import Constant, LinearMap, shown
+from throughline.physics.operators.linear_maps import Constant, LinearMap, grouped, shown
 from throughline.physics.operators.transfers import transfer
 
 __all__ = ["Decoder", "Encoder", "OperatorNetwork"]
@@ -47,10 +48,11 @@ class Encoder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """``(..., source.dim)``, or ``(..., Q)`` and ``(..., Q, components)`` without a source, to ``(..., dim)``."""
+        check_floating("values", values)
         if self.source is None:
             return self.space.project(values)
-        self.source.check(values)
-        return self._solver(self._load(finite(values, "coefficients")))
+        self.source.check(values, "values")
+        return self._solver(self._load(finite(values, "values")))
 
 
 class Decoder(nn.Module):
@@ -89,7 +91,7 @@ class Decoder(nn.Module):
         """``(..., dim)`` to ``(..., p)``, ``(..., p, components)`` or ``(..., points.dim)``."""
         self.space.check(coefficients)
         values = self._map(coefficients)
-        return values if self._components is None else values.reshape(*values.shape[:-1], -1, self._components)
+        return values if self._components is None else grouped(values, self._components)
 
 
 class OperatorNetwork(nn.Module):
@@ -105,7 +107,8 @@ class OperatorNetwork(nn.Module):
         processor: any module from ``(..., output_space.dim, channels)`` to ``(..., output_space.dim, 1)``; one channel,
             or the components of a vector-valued function that goes into a scalar space.
         boundary: the prescribed values: of every constrained coefficient, or a function of points ``(n, d)``, float64,
-            as in `FunctionSpace.interpolate`. They are kept in float64 and rounded to the dtype of the result.
+            as in `FunctionSpace.interpolate`. They are kept in float64 and rounded to the dtype of the result, which
+            is that of the coefficients.
 
     Raises:
         TypeError: a space or processor that is none.
@@ -153,11 +156,11 @@ class OperatorNetwork(nn.Module):
         """``(..., input_space.dim)`` to ``(..., output_space.dim)``."""
         self.input_space.check(coefficients)
         x = coefficients if self._transfer is None else self._transfer(coefficients)
-        made = self.processor(x.reshape(*x.shape[:-1], -1, self._channels))
+        made = self.processor(grouped(x, self._channels))
         wanted = (*coefficients.shape[:-1], self.output_space.dim, 1)
         if made.shape != wanted:
             raise ValueError(f"processor must return shape {wanted}, got {shown(made)}")
-        made = made.squeeze(-1)
+        made = made.squeeze(-1).to(coefficients.dtype)  # which a processor under autocast may not keep
         return torch.where(self.free, made, self._lift.like(made))
 
 

@@ -29,7 +29,7 @@ class Finder:
         corners = mesh.doflocs[:, mesh.dofs.element_dofs]  # (d, nodes, cells)
         centres = corners.mean(1)
         reach = np.sqrt(((corners - centres[:, None]) ** 2).sum(0)).max()
-        straight = mesh.doflocs.shape[1] == mesh.p.shape[1]
+        straight = len(mesh.dofs.element_dofs) == len(mesh.t)
         self.tree, self.count, self.reach = cKDTree(centres.T), centres.shape[1], reach * (1.0 if straight else 1.5)
 
     def __call__(self, points: np.ndarray, tolerance: float) -> Places:

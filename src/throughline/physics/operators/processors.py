@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from throughline.core.checks import check_floating
 from throughline.physics.operators.function_space import FunctionSpace
 from throughline.physics.operators.linear_maps import LinearMap, shown
 from throughline.physics.operators.messages import message_sums
@@ -104,6 +105,8 @@ class MultigridProcessor(nn.Module):
         super().__init__()
         _positive(in_channels=in_channels, out_channels=out_channels, hidden=hidden)
         _positive(smoothing_steps=smoothing_steps, coarse_steps=coarse_steps)
+        if isinstance(spaces, FunctionSpace):
+            raise TypeError("spaces must be a sequence of FunctionSpace, got one; on one level take GraphProcessor")
         if len(spaces) < 2:
             raise ValueError(f"spaces must be at least two, got {len(spaces)}; on one level take GraphProcessor")
         kinds = [_kind(space.element) for space in spaces]
@@ -206,6 +209,7 @@ class _Ends(nn.Module):
         self.last = _mlp(hidden, hidden, out_channels)
 
     def enter(self, x: Tensor) -> Tensor:
+        check_floating("x", x)
         wanted = (len(self.places), self.channels)
         if x.shape[-2:] != wanted:
             raise ValueError(f"x must be (..., {wanted[0]}, {wanted[1]}), got {shown(x)}")

@@ -7,9 +7,24 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-__all__ = ["directions", "held_facets", "identified"]
+__all__ = ["directions", "held_facets", "identified", "tidied"]
 
 CLOSE = 1e-8  # of the size of the domain: places that are one
+
+
+def tidied(mesh: Any) -> Any:
+    """The mesh without points that no cell uses, whose unknowns nothing would determine."""
+    if mesh.p.shape[0] != mesh.dim():
+        raise ValueError(
+            f"mesh must lie in a space of its own dimension, {mesh.dim()}, got points of {mesh.p.shape[0]} coordinates"
+        )
+    used = len(np.unique(mesh.dofs.element_dofs))
+    spare = mesh.doflocs.shape[1] - used
+    if not spare:
+        return mesh
+    if mesh.dofs.element_dofs.shape[0] > mesh.t.shape[0]:
+        raise ValueError(f"mesh must have no points that no cell uses where it is curved, got {spare} of them")
+    return mesh.remove_unused_nodes()
 
 
 def directions(basis: Any, components: int | None) -> tuple[np.ndarray, bool]:
