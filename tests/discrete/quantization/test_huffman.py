@@ -25,7 +25,6 @@ def test_no_prefix_code_is_shorter(counts: list[int]) -> None:
     assert cost == least
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.just(0.0) | st.floats(1e-6, 1), min_size=2, max_size=60).filter(
         lambda shares: sum(s > 0 for s in shares) > 1

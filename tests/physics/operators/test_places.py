@@ -29,7 +29,7 @@ def test_points_are_found_in_curved_and_sheared_cells() -> None:
         np.testing.assert_allclose(values.numpy(), wanted, atol=1e-8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_every_point_is_found_on_a_graded_mesh(seed: int) -> None:
     """Far cells with near centres do not hide the right one."""

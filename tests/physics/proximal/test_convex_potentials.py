@@ -83,7 +83,7 @@ def test_value_is_that_of_plain_loops(make: Make, shape: tuple[int, ...]) -> Non
 
 
 @BOTH
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**16), share=st.floats(0, 1), scale=st.floats(0.1, 10))
 def test_is_convex_and_its_gradient_strongly_monotone(
     make: Make, shape: tuple[int, ...], seed: int, share: float, scale: float

@@ -92,7 +92,7 @@ def test_training_reaches_every_weight() -> None:
 # ---- inverse and prior ----
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), batch=st.integers(1, 5))
 def test_quadratic_in_closed_form(seed: int, batch: int) -> None:
     quadratic = Quadratic(seed)

@@ -39,7 +39,7 @@ def test_dropout_with_one_rate_is_the_usual_one_in_the_mean() -> None:
 
 
 @given(st.floats(0, 0.999), st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_dropout_keeps_or_drops(rate: float, width: int) -> None:
     x = torch.ones(3, width, dtype=torch.float64)
     out = TunableDropout()(x, torch.full((3,), rate), generator=seeded())

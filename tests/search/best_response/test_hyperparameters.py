@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from throughline.search.best_response import Hyperparameter, HyperparameterSpace
@@ -28,7 +28,6 @@ def test_starts_at_the_initial_value(initial: float, low: float, high: float) ->
     assert space.values()["h"] == pytest.approx(initial, rel=1e-5, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.floats(-100, 100), st.sampled_from([(0.0, 0.9), (-3.0, inf), (-inf, 4.0), (-inf, inf)]), st.floats(-100, 100))
 def test_values_stay_in_range_and_grow_with_lambda(at: float, limits: tuple[float, float], other: float) -> None:
     low, high = limits

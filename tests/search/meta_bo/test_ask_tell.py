@@ -64,7 +64,7 @@ def test_asks_for_the_untried_candidate_of_largest_acquisition(y_bounds: tuple[f
     assert torch.equal(best_x, x[y.index(max(y))])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(-5, 5), st.floats(0.1, 9), st.integers(0, 20))
 def test_minimising_is_maximising_the_negative(low: float, width: float, seed: int) -> None:
     def score(x: Tensor) -> float:

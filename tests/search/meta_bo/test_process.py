@@ -85,7 +85,7 @@ def test_parameters_have_the_published_names() -> None:
     assert not torch.equal(first.linear1.weight, second.linear1.weight)  # each layer is drawn anew
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.permutations(range(5)), st.permutations(range(6)), st.integers(1, 6), st.integers(0, 3))
 def test_sees_a_set_of_trials_and_no_other_candidate(
     order: list[int], among: list[int], offered: int, padding: int

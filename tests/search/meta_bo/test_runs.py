@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.search.meta_bo.problems import drawn, policy, quadratics, seeded
 
@@ -12,7 +12,6 @@ from throughline.search.meta_bo import generalized_advantages
 from throughline.search.meta_bo.runs import Episodes, TaskPool, collect, iid_context, run_context
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.floats(0, 1), st.floats(0, 1), st.integers(0, 1000))
 def test_advantages_are_sums_over_all_later_surprises(steps: int, gamma: float, lam: float, seed: int) -> None:
     rewards, values = torch.randn(2, 3, steps, dtype=torch.float64, generator=seeded(seed))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution  # noqa: TID253
 from tests.search.meta_bo.test_optuna_sampler import PLANE, SPACE
@@ -22,7 +22,6 @@ def test_columns_of_every_kind_of_distribution() -> None:
     assert encode_parameters({"one": 4}, {"one": IntDistribution(4, 4)}).tolist() == [0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6))
 def test_every_point_is_a_setting_and_comes_back(at: list[float]) -> None:
     params = decode_parameters(torch.tensor(at), SPACE)

@@ -12,7 +12,7 @@ from tests.sensing.layout.formulas import scene
 from throughline.sensing.layout import box_average
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), st.integers(1, 3))
 def test_box_average_is_exact_against_quad(height: int, width: int, seed: int, cells: int) -> None:
     image = scene(height, width, seed=seed)

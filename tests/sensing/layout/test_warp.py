@@ -44,7 +44,7 @@ def test_warp_has_the_slopes_of_the_paper() -> None:
     torch.testing.assert_close(jacobian, expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=6),
     st.tuples(st.floats(-0.95, 0.95), st.floats(-0.95, 0.95)),

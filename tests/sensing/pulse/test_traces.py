@@ -80,7 +80,7 @@ def pulse_rate(pulse: Tensor) -> float:
 
 
 @given(st.floats(50, 140), st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_find_the_rate_of_any_pulse(bpm: float, seed: int) -> None:
     rgb = traces(frames=300, bpm=bpm)
     for method in (pos, chrom):
