@@ -6,19 +6,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["check_held", "shells", "unwrapped"]
+__all__ = ["check_held", "plain_name", "shells", "unwrapped"]
 
 
 def shells(module: nn.Module) -> Iterator[nn.Module]:
     """The module and what it is wrapped around, one inside the other: torch.compile, both kinds of data parallelism,
     averaged models."""
-    while True:
-        yield module
-        wrapped = isinstance(module, DataParallel | DistributedDataParallel | AveragedModel)
-        inner = module.module if wrapped else module._modules.get("_orig_mod")
-        if not isinstance(inner, nn.Module):
-            return
-        module = inner
+    inner: nn.Module | None = module
+    while inner is not None:
+        yield inner
+        holds = isinstance(inner, DataParallel | DistributedDataParallel | AveragedModel)
+        inner = inner._modules.get("module" if holds else "_orig_mod")
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -39,3 +37,23 @@ def check_held(held: Sequence[Tensor], now: Iterable[Tensor], name: str) -> None
             f"{name} has other parameters than those that are being trained, as load_state_dict(assign=True) gives it; "
             "load before the optimizer is made, or with assign=False"
         )
+
+
+def plain_name(module: nn.Module, name: str) -> str | None:
+    """The name of a parameter or buffer as if nothing in ``module``, nor it itself, were wrapped; None for what belongs
+    to a wrapper alone, such as the number of models that an average is of.
+
+    >>> plain_name(nn.Sequential(nn.Linear(2, 2), AveragedModel(nn.Linear(2, 2))), "1.module.weight")
+    '1.weight'
+    """
+    kept, owner = [], module
+    for part in name.split("."):
+        _, *wrapped = shells(owner)
+        child = owner._modules.get(part)
+        if not wrapped:
+            kept.append(part)
+        elif child is not wrapped[0]:
+            return None
+        if child is not None:  # the last part is a tensor
+            owner = child
+    return ".".join(kept)
