@@ -384,6 +384,27 @@ def test_on_cuda_the_lower_loss_is_differentiated_without_cudnn() -> None:
         assert torch.backends.cudnn.enabled
 
 
+def test_attention_in_the_lower_parameters_is_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True, dropout=0.0)
+    inputs, y = torch.randn(4, 5, 8), {name: p.detach().clone() for name, p in layer.named_parameters()}
+
+    def upper(x: Tensor, y: Any, batch: Any) -> Tensor:
+        return functional_call(layer, y, (inputs,)).square().mean()  # type: ignore[no-any-return]
+
+    def lower(x: Tensor, y: Any, batch: Any) -> Tensor:
+        return functional_call(layer, y, (inputs.flip(0),)).sin().mean() + x * sum(p.square().sum() for p in y.values())
+
+    optimizer = BOREP(upper, lower, torch.tensor(0.1), y, lower_steps=1, lower_lr=1e-12, momentum=0.0)
+    start = {name: p.clone() for name, p in y.items()}
+    optimizer.step(itertools.repeat(None), itertools.repeat(None))
+    z = {name: p * 1e-2 for name, p in torch.func.grad(lambda y: upper(torch.tensor(0.0), y, None))(start).items()}
+    mixed = sum((2 * start[name] * z[name]).sum() for name in start)  # of x‖y‖², the only part with x in it
+    torch.testing.assert_close(optimizer.momentum_buffer, -mixed)
+    optimizer.step(itertools.repeat(None), itertools.repeat(None))
+    assert all(p.isfinite().all() for p in optimizer.adjoint.values())
+
+
 # ---- state ----
 
 

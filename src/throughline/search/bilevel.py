@@ -4,11 +4,12 @@ New Algorithm and Convergence Analysis", arXiv 2401.09587).
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import get_total_norm
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -49,8 +50,9 @@ class BOREP:
     level once before the first step. ``BOREP(..., normalize=False, period=1, lower_steps=1)`` without `refine` is
     MA-SOBA, whose step 4 is ``x ← x − lr · m``.
 
-    A step waits for the device once, to see whether the hypergradient is finite. On CUDA, G is differentiated twice
-    without cuDNN, whose recurrent layers have no second derivative.
+    A step waits for the device once, to see whether the hypergradient is finite. G is differentiated twice, and
+    evaluated for that under the math kernel of attention and, on CUDA, without cuDNN: the fused kernels of attention
+    and cuDNN's recurrent layers have no second derivative.
 
     Args:
         upper_loss: F, ``(upper_params, lower_params, batch)`` to a 0-d tensor; it must use the parameters it is given,
@@ -246,10 +248,13 @@ def _assign(target: Tree, source: Tree) -> None:
     tree_map(lambda old, new: old.copy_(new), target, source)
 
 
-def _twice_differentiable(tree: Tree) -> AbstractContextManager[None]:
-    """Without cuDNN on CUDA: its recurrent layers have a first derivative only."""
-    on_cuda = any(p.is_cuda for p in tree_leaves(tree))
-    return torch.backends.cudnn.flags(enabled=False) if on_cuda else nullcontext()
+def _twice_differentiable(tree: Tree) -> ExitStack:
+    """Attention in plain operations, and no cuDNN on CUDA: fused kernels have a first derivative only."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(p.is_cuda for p in tree_leaves(tree)):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        return stack.pop_all()
 
 
 def _draw(name: str, batches: Iterator[Batch]) -> Batch:

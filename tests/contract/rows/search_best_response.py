@@ -82,6 +82,7 @@ PARTS = [
         variant="λ by sample",
         prepare=weights,
         reference=formed,
+        mixed=True,
         edges={"single": lambda: (ones(1, 3), ones(1, 2)), "sequences": lambda: (ones(2, 4, 3), ones(2, 2))},
         bad=LINEAR_BAD,
         backend=COMPILER,
@@ -95,6 +96,7 @@ PARTS = [
         variant="one λ, without bias",
         prepare=weights,
         batched=(0,),
+        mixed=True,
         edges={"single": lambda: (ones(3), ones(2))},
         bad=LINEAR_BAD,
         tolerance=(1e-4, 1e-1),
@@ -107,6 +109,7 @@ PARTS = [
             {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "num_hyperparameters": 2, "padding": 1},
             variant=variant,
             prepare=weights,
+            mixed=True,
             edges={"single": lambda shape=shape: (ones(1, 2, 1, 1), ones(*[1] * (len(shape) - 1), 2))},
             bad=CONV_BAD,
             tolerance=(1e-4, 1e-1),
@@ -156,6 +159,7 @@ PARTS = [
         variant="constrain",
         call=constrained,
         batched=(0,),
+        skips={"ddp": "λ and s are no weights of a network: SelfTuner averages their gradients itself"},
         edges={"single": lambda: (ones(5),)},
         bad=(
             Bad(ValueError, r"hyperparameters must be at least one, got none", hyperparameters=[]),
@@ -180,6 +184,7 @@ PARTS = [
         skips={
             "batch": "draws as many as it is asked for",
             "fullgraph": "torch.compile knows no generators",
+            **dict.fromkeys(("transforms", "nan", "empty", "foreign"), "takes no tensor: it draws a number of samples"),
         },
     ),
     Part(
@@ -191,8 +196,9 @@ PARTS = [
             "dropout": {"2": "p"},
         },
         variant="in evaluation mode",
-        call=lambda net, x, hyper: net.eval()(x, hyper=hyper),
+        call=lambda net, input, hyper: net.eval()(input, hyper=hyper),
         prepare=weights,
+        mixed=True,
         edges={"single": lambda: (ones(1, 3), ones(1, 2))},
         tolerance=(1e-4, 1e-1),
         bad=(

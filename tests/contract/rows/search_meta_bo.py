@@ -115,29 +115,37 @@ PARTS = [
     *(
         Part(
             BarDistribution,
-            lambda g: (normal(g, 2, 3, 4), normal(g, 2)),
+            lambda g: (normal(g, 2, 3, 4),),
             {"borders": BORDERS},
             variant=name,
-            call=lambda bars, logits, best, name=name: (
-                bars.expected_improvement(logits, best)
-                if name == "expected_improvement"
-                else getattr(bars, name)(logits)
-            ),
-            stretched=(0,),
-            batched=() if name == "expected_improvement" else (0,),
+            call=lambda bars, logits, name=name: getattr(bars, name)(logits),
+            batched=(0,),
             backend="eager",
-            edges={"single": lambda: (torch.ones(1, 1, 4, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))},
+            edges={"single": lambda: (torch.ones(1, 1, 4, dtype=torch.float64),)},
             tolerance=(1e-4, 5e-2),
-            skips={"batch": "one batch dimension"} if name == "expected_improvement" else {},
-            bad=(Bad(ValueError, r"logits must be", torch.ones(2, 3, 5), torch.ones(2)),),
+            bad=(Bad(ValueError, r"logits must be", torch.ones(2, 3, 5)),),
         )
-        for name in ("mean", "variance", "expected_improvement")
+        for name in ("mean", "variance")
+    ),
+    Part(
+        BarDistribution,
+        lambda g: (normal(g, 2, 3, 4), normal(g, 2)),
+        {"borders": BORDERS},
+        variant="expected_improvement",
+        call=lambda bars, logits, best: bars.expected_improvement(logits, best),
+        stretched=(0,),
+        backend="eager",
+        edges={"single": lambda: (torch.ones(1, 1, 4, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))},
+        tolerance=(1e-4, 5e-2),
+        skips={"batch": "one batch dimension"},
+        bad=(Bad(ValueError, r"logits must be", torch.ones(2, 3, 5), torch.ones(2)),),
     ),
     Part(
         NeuralAcquisitionProcess,
         problem,
         SIZES,
         prepare=weights,
+        mixed=True,
         edges={"single": lambda: (X[:1, :1], Y[:1, :1], CANDIDATES[:1, :1], STATE[:1])},
         reference=slow_acquisition,
         tolerance=(1e-3, 2e-1),
@@ -162,8 +170,11 @@ PARTS = [
         SIZES,
         variant="padded",
         backend="eager",
-        call=lambda net, x, y, c, s, mask: net(x, y, c, s, context_mask=mask),
+        call=lambda net, context_x, context_y, candidates, state, context_mask: net(
+            context_x, context_y, candidates, state, context_mask=context_mask
+        ),
         prepare=weights,
+        mixed=True,
         edges={"single": lambda: (X[:1, :1], Y[:1, :1], CANDIDATES[:1, :1], STATE[:1], MASK[1:, :1])},
         tolerance=(1e-3, 2e-1),
         skips={**GLOBAL, "batch": "one batch dimension, as nn.TransformerEncoder has"},

@@ -120,3 +120,15 @@ def test_a_task_is_drawn_whole_or_in_part() -> None:
     for e in range(20):
         rows = episodes.x[e][episodes.real[e]]
         assert len(torch.unique(rows, dim=0)) == len(rows)
+
+
+def test_an_incumbent_may_lie_below_zero() -> None:
+    episodes = drawn()
+    below = episodes._replace(y=episodes.y - 3)
+    runs = collect(policy(), below, horizon=4, top_k=3, regret_floor=1e-3, generator=seeded())
+    incumbents = below.y.gather(1, runs.tried).cummax(1).values
+    assert (incumbents < 0).all()
+    assert torch.equal(runs.state[:, 1:, 0], incumbents[:, :-1])
+    assert runs.state[:, 0, 0].tolist() == [0.0] * 5  # before the first trial
+    best = below.y.masked_fill(~below.real, -torch.inf).amax(1, keepdim=True)
+    torch.testing.assert_close(runs.regret, best - incumbents)

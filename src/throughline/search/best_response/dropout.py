@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from throughline.core._checks import check_floating
+from throughline.core.checks import check_floating
 
 __all__ = ["TunableDropout"]
 

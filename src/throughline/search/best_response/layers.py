@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.core._checks import check_floating
+from throughline.core.checks import check_floating
 
 __all__ = ["BestResponseConv2d", "BestResponseLinear", "check_hyper"]
 

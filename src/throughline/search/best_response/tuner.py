@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from throughline.core._checks import check_tensor
 from throughline.core._modules import check_held, shells, unwrapped
+from throughline.core.checks import check_tensor
 from throughline.search.best_response.batches import batch_size, pair
 from throughline.search.best_response.network import SelfTuningNetwork
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from throughline.core._checks import check_floating, check_tensor
+from throughline.core.checks import check_floating, check_tensor
 from throughline.search.meta_bo.prior_tasks import search_extra
 from throughline.search.meta_bo.process import NeuralAcquisitionProcess, plain_policy
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from throughline.core._checks import check_floating, check_tensor
+from throughline.core.checks import check_floating, check_tensor
 
 __all__ = ["BarDistribution"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.core._checks import check_floating, check_tensor
 from throughline.core._modules import unwrapped
+from throughline.core.checks import check_floating, check_tensor
 from throughline.search.meta_bo.bars import BarDistribution
 
 __all__ = ["AcquisitionOutput", "NeuralAcquisitionProcess", "plain_policy"]

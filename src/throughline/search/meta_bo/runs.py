@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from throughline.core._checks import check_floating
+from throughline.core.checks import check_floating
 from throughline.search.meta_bo.process import NeuralAcquisitionProcess
 
 __all__ = ["Episodes", "Runs", "Task", "TaskPool", "collect", "generalized_advantages", "iid_context", "run_context"]
