@@ -1,7 +1,6 @@
 """Folders of pictures: known pixels, and every defect that a folder can have."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 import throughline.data
-from throughline.data import DataError, Source, image_files, image_folder, read_image
+from throughline.data import DataError, image_files, image_folder, read_image
 
 OMNIGLOT = "omniglot/images_background_small1.zip", "omniglot/images_background_small2.zip"
 
