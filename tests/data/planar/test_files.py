@@ -49,6 +49,8 @@ def test_reads_a_table_of_points(tmp_path: Path) -> None:
         ("a.txt", "0 0 1 0 output 1 3\n", "line 1: '3' is no index of its 2 points; indices count from 1"),
         ("a.txt", "0 0 1 0 output 0 1\n", "line 1: '0' is no index of its 2 points"),
         ("a.txt", "0 0 1 0 output 1.0\n", r"line 1: '1\.0' is no index of its 2 points"),
+        ("a.txt", "0 0 1 0 0 1\n2 2 2 2 2 2 output 1 2 3\n", "line 2: its 3 points all coincide; mend or remove it"),
+        ("a.csv", "instance,x,y\nu,1,2\nv,3,4\nu,5,6\nv,3,4\n", "instance v: its 2 points all coincide; mend"),
         ("a.csv", "instance,x,z\n1,2,3\n", "no column 'y'; wanted instance, x and y, its columns are instance, x, z"),
         ("a.csv", "instance,x,y\n1,2,3\n1,,3\n", "row 2 has no finite x and y or no instance"),
         ("a.csv", "instance,x,y\n1,2,up\n", "row 1 has no finite x and y"),

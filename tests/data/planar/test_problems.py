@@ -1,5 +1,6 @@
 """Made instances, and every bad input."""
 
+import numpy as np
 import pytest
 import torch
 from tests.data.planar.geometry import seeded
@@ -50,6 +51,7 @@ def test_the_end_and_the_padding_are_those_of_the_network() -> None:
 
 LINE = torch.tensor([[0.0, 0.0], [0.1, 0.1], [0.3, 0.3], [0.7, 0.7]])
 PAIR = torch.zeros(1, 2, dtype=torch.int64)
+NINE = torch.stack([torch.rand(9, 2, generator=seeded()) + 0.1, torch.arange(18.0).view(9, 2)])  # the second on a line
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,21 @@ PAIR = torch.zeros(1, 2, dtype=torch.int64)
             "not all on one line, not so in instance 0",
         ),
         (lambda: label_planar("delaunay", LINE[None], torch.tensor([4])), ValueError, "not all on one line"),
+        (
+            lambda: label_planar("delaunay", NINE, [9, 9]),
+            ValueError,
+            "3 or more and not all on one line, not so in instance 1",
+        ),
+        (lambda: label_planar("hull", NINE * 0 + 2, [9, 9]), ValueError, "not all on one line, not so in instance 0"),
+        (lambda: label_planar("tsp", NINE, [9, 1]), ValueError, "lengths must be from 2 to 9, got 1 in instance 1"),
+        (lambda: label_planar("hull", NINE, [9, 10]), ValueError, "lengths must be from 3 to 9, got 10 in instance 1"),
+        (lambda: label_planar("hull", NINE, [9.0, 9.0]), TypeError, "lengths must be integer, got torch.float32"),
+        (
+            lambda: label_planar("hull", NINE, [9]),
+            ValueError,
+            r"must be \(B, n, 2\) and \(B,\), got \(2, 9, 2\) and \(1,\)",
+        ),
+        (lambda: label_planar("tsp", NINE / 0, [9, 9]), ValueError, "points must be finite, not so in instance 0"),
         (lambda: convex_hull(LINE[:2]), ValueError, "points must be 3 or more, got 2"),
         (lambda: delaunay(LINE[:2]), ValueError, "points must be 3 or more, got 2"),
         (lambda: solve_tsp(LINE[:1]), ValueError, "points must be 2 or more, got 1"),
@@ -88,3 +105,21 @@ PAIR = torch.zeros(1, 2, dtype=torch.int64)
 def test_names_the_bad_argument(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("task", ["hull", "delaunay", "tsp"])
+def test_lists_and_arrays_are_labelled_like_tensors_and_none_gives_none(task) -> None:
+    points, lengths = torch.rand(3, 9, 2, generator=seeded(1)), torch.tensor([9, 4, 7])
+    points[1, 4:] = torch.nan  # where no points are said to be
+    expected = label_planar(task, points, lengths).targets
+    assert torch.equal(label_planar(task, points.tolist(), lengths.tolist()).targets, expected)
+    assert torch.equal(label_planar(task, points.numpy(), lengths.numpy()).targets, expected)
+    none = label_planar(task, points[:0], lengths[:0])
+    assert none.points.shape == (0, 9, 2)
+    assert none.targets.shape == (0, 1)
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    ours, theirs = (make_planar("hull", 3, n, generator=seeded()) for n in (np.int64(5), 5))
+    assert torch.equal(ours.points, theirs.points)
+    assert torch.equal(make_planar("hull", 3, [5, 5], generator=seeded()).points, ours.points)

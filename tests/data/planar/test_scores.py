@@ -1,6 +1,7 @@
 """Scores of predicted hulls and triangulations against plain loops, and every bad input."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -89,3 +90,16 @@ PAIR = torch.zeros(1, 2, dtype=torch.int64)
 def test_names_the_bad_argument(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_scores_take_lists_and_are_nan_of_none() -> None:
+    square = [[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]
+    assert hull_scores(square, [[0, 1, 2]], np.array([[0, 1, 2, 3]])) == {"accuracy": 0.0, "area": 0.5, "invalid": 0.0}
+    assert triangulation_scores([[2, 1, 3]], [[0, 1, 2, 1, 2, 3]]) == {"accuracy": 0.0, "coverage": 0.5}
+    for scores in (hull_scores(torch.zeros(0, 4, 2), PAIR[:0], PAIR[:0]), triangulation_scores(PAIR[:0], PAIR[:0])):
+        assert all(map(math.isnan, scores.values()))
+
+
+def test_a_point_that_is_not_finite_is_no_score() -> None:
+    with pytest.raises(ValueError, match="points must be finite, got nan"):
+        hull_scores(torch.full((1, 4, 2), torch.nan), PAIR, PAIR)

@@ -77,3 +77,7 @@ def test_held_karp_fits_its_bounds() -> None:
     with one_thread():
         peak = peak_bytes(lambda: solve_tsp(points))
     assert peak is None or peak < 5 * table  # 2^n n numbers are twice the table, the rest is temporary
+
+
+def test_whole_numbers_have_a_length() -> None:
+    assert tour_length([[0, 0], [3, 0], [0, 4]], [0, 1, 2]).item() == 12
