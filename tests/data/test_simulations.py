@@ -11,6 +11,7 @@ import torch
 from throughline.data import DataError, Source, read_simulation
 from throughline.data.simulations import inverted
 
+meshio = pytest.importorskip("meshio")
 FINE = skfem.MeshTri.init_sqsymmetric().refined(1).with_boundaries({"left": lambda x: x[0] == 0})
 
 
@@ -128,3 +129,58 @@ def test_files_that_do_not_go_together(tmp_path: Path) -> None:
     (tmp_path / "values.npz").unlink()
     with pytest.raises(DataError, match=r"one \.npz with inputs and outputs is wanted, got 0"):
         read_simulation(tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 7, 25], ids=["first", "within", "last"])
+def test_points_of_no_cell_are_left_out_with_their_values(place: int, tmp_path: Path) -> None:
+    old = np.delete(np.arange(26), place)
+    mesh = skfem.MeshTri(np.insert(FINE.p, place, 0.5, axis=1), old[FINE.t])
+    mesh.with_boundaries({"left": lambda x: x[0] == 0}).save(tmp_path / "plate.msh")
+    numbers = np.arange(5 * 26.0).reshape(5, 26)
+    np.savez(tmp_path / "values.npz", inputs=numbers, outputs=-numbers)
+    found = read_simulation(tmp_path)
+    assert found.meshes[0].p.shape == (2, 25)
+    np.testing.assert_allclose(found.meshes[0].p, FINE.p, atol=1e-12)
+    np.testing.assert_array_equal(found.meshes[0].t, FINE.t)
+    np.testing.assert_array_equal(found.inputs, np.delete(numbers, place, axis=1))
+    np.testing.assert_array_equal(found.outputs, -np.delete(numbers, place, axis=1))
+    boundary = found.meshes[0].boundaries["left"]
+    assert (found.meshes[0].p[0, found.meshes[0].facets[:, boundary]] == 0).all()
+    assert len(boundary) == len(FINE.boundaries["left"])
+
+
+def written(folder: Path, points: Any, cells: Any) -> Path:
+    meshio.Mesh(np.asarray(points, float), cells).write(folder / "plate.vtu")
+    np.savez(folder / "values.npz", inputs=np.zeros((4, len(points))), outputs=np.zeros((4, len(points))))
+    return folder
+
+
+def test_cells_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    square = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0], [2, 1, 0]]
+    for cells in ([("quad", [[0, 1, 2, 3]]), ("triangle", [[1, 4, 5], [1, 5, 2]])],) * 2:
+        with pytest.raises(
+            DataError, match=r"plate\.vtu: quad and triangle cells in one mesh; give a mesh of one kind"
+        ):
+            read_simulation(written(tmp_path, square, cells))
+        cells.reverse()
+    found = read_simulation(written(tmp_path, square, [("triangle", [[1, 4, 5]]), ("triangle", [[1, 5, 2]])]))
+    assert found.meshes[0].t.shape == (3, 2)  # two groups of one kind are one mesh
+    assert found.inputs.shape == (4, 4)
+
+
+def test_a_surface_in_space_is_refused_and_a_raised_plane_is_not(tmp_path: Path) -> None:
+    square = np.array([[0, 0, 3], [1, 0, 3], [1, 1, 3], [0, 1, 3.0]])
+    cells = [("triangle", [[0, 1, 2], [0, 2, 3]])]
+    assert read_simulation(written(tmp_path, square, cells)).meshes[0].p.shape == (2, 4)
+    square[2, 2] = 3.5
+    with pytest.raises(DataError, match=r"plate\.vtu: a surface in space, 0\.5 high; give a mesh in the plane"):
+        read_simulation(written(tmp_path, square, cells))
+
+
+def test_a_curved_mesh_with_points_of_no_cell_is_refused(tmp_path: Path) -> None:
+    disc = skfem.MeshTri2.init_circle(1)
+    disc.save(tmp_path / "plate.vtu")
+    curved = meshio.read(tmp_path / "plate.vtu")
+    assert read_simulation(written(tmp_path, curved.points, curved.cells)).meshes[0].p.shape[1] == len(curved.points)
+    with pytest.raises(DataError, match="1 points that no cell of the curved mesh uses; remove them"):
+        read_simulation(written(tmp_path, np.r_[curved.points, [[0, 0, 0]]], curved.cells))

@@ -97,6 +97,24 @@ def test_labels_that_cannot_be_split(labels: list[str], message: str) -> None:
         stratified_split(np.array(labels), 0)
 
 
+def test_one_of_each_class_is_named_by_the_name_of_its_class() -> None:
+    with pytest.raises(DataError, match=r"class oak has 1 of 7 rows, and 2 parts need one each; .* \(--target\)"):
+        stratified_split([0, 1, 0, 2, 0, 2, 0], 0, test=0.25, classes=["elm", "oak", "yew"])
+    with pytest.raises(DataError, match="class 0 has 1 of 2 rows"):
+        stratified_split([0, 1], 0, test=0.25)  # where the share is less than half a row, too
+    with pytest.raises(
+        DataError, match="test must leave one row of each of 10 classes in every part, got 5 rows of 20"
+    ):
+        stratified_split([*range(10)] * 2, 0, test=0.25)
+
+
+def test_numbers_of_numpy_are_numbers_of_rows_and_nan_is_no_class() -> None:
+    ours, theirs = (stratified_split(LABELS, 0, test=test)[1] for test in (np.int64(30), 30))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="labels must be classes, got NaN in row 2"):
+        stratified_split(np.array([0.0, 1.0, np.nan] * 9), 0)
+
+
 def test_parts_that_cannot_be_filled() -> None:
     with pytest.raises(DataError, match="class c has 2 of 8 rows, and 3 parts"):
         stratified_split(np.repeat(["a", "b", "c"], [3, 3, 2]), 0, validation=0.3)

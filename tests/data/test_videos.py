@@ -65,3 +65,34 @@ def test_waveforms_that_cannot_be(folder: Path, pulse: str, match: str) -> None:
     (folder / "a.mp4.pulse.csv").write_text(pulse)
     with pytest.raises(DataError, match=match):
         Source.of(folder).videos()
+
+
+@pytest.mark.parametrize("way", ["../c.mp4", "absolute", "link"])
+def test_no_file_outside_of_the_folder_is_read(folder: Path, way: str) -> None:
+    inside = folder / "faces"
+    inside.mkdir()
+    outside = folder / "c.mp4"
+    outside.write_bytes(b"not decoded here")
+    name = {"absolute": str(outside)}.get(way, way)
+    if way == "link":
+        (inside / "link").symlink_to(outside)
+    (inside / "labels.csv").write_text(f"file,bpm\n{name},71\n")
+    with pytest.raises(
+        DataError, match=r"labels\.csv: .*(c\.mp4|link) lies outside of the folder; put the video into it"
+    ):
+        Source(str(inside)).videos()
+
+
+def test_no_waveform_outside_of_the_folder_is_read(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("elsewhere") / "pulse.csv"
+    (folder / "a.mp4.pulse.csv").rename(outside)
+    (folder / "a.mp4.pulse.csv").symlink_to(outside)
+    with pytest.raises(DataError, match=r"a\.mp4\.pulse\.csv lies outside of the folder"):
+        Source.of(folder).videos()
+
+
+def test_a_link_within_the_folder_is_a_video(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "a.mp4").rename(folder / "more" / "a.mp4")
+    (folder / "a.mp4").symlink_to(folder / "more" / "a.mp4")
+    assert len(Source.of(folder).videos()) == 2

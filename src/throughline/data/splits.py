@@ -39,7 +39,7 @@ def stratified_split(
     Raises:
         DataError: one class only, a class with fewer rows than there are parts, or a part that is too small or too
             large to hold each class.
-        ValueError: ``labels`` is not one-dimensional, or a part is no share or number of rows.
+        ValueError: ``labels`` is not one-dimensional or holds NaN, or a part is no share or number of rows.
 
     >>> train, test = stratified_split(np.array([0] * 8 + [1] * 2), seed=0, test=0.5)
     >>> np.sort(train // 8), np.sort(test // 8)
@@ -48,6 +48,8 @@ def stratified_split(
     y = np.asarray(labels)
     if y.ndim != 1:
         raise ValueError(f"labels must be one-dimensional, got shape {y.shape}")
+    if y.dtype.kind == "f" and np.isnan(y).any():
+        raise ValueError(f"labels must be classes, got NaN in row {int(np.isnan(y).argmax())}")
     every, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
     if len(every) < 2:
         raise DataError(f"labels hold {len(every)} class, and a split by class needs two or more; check the target")

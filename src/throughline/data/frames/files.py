@@ -81,7 +81,8 @@ def _read_text(file: Path) -> "pd.DataFrame":
         raise DataError(f"{file}: a NUL character in line {line}; save it as UTF-8 text")
     layout = find_layout(file, text)
     frame = _rows(file, text, layout)
-    if layout.names and layout.unsure and len(layout.names) == frame.shape[1] and not _agrees(layout.names, frame):
+    names = layout.names or ()
+    if layout.unsure and len(names) == _width(frame, len(names)) and not _agrees(names, frame):
         layout = layout._replace(header=0, names=None)
         frame = _rows(file, text, layout)
     places, told = _columns(file, frame, layout)
@@ -119,9 +120,7 @@ def _rows(file: Path, text: str, layout: Layout, dtype: Any = None) -> "pd.DataF
 
 def _columns(file: Path, frame: "pd.DataFrame", layout: Layout) -> tuple[dict[str, int], list[str]]:
     """Names and places of the columns, without an index that pandas or R wrote and what separators at line ends add."""
-    width = frame.shape[1]
-    while width > max(1, len(layout.names or ())) and frame.iloc[:, width - 1].isna().all():
-        width -= 1
+    width = _width(frame, len(layout.names or ()))
     if layout.names is None:
         return {str(place): place for place in range(width)}, []
     names = list(layout.names)
@@ -138,6 +137,14 @@ def _columns(file: Path, frame: "pd.DataFrame", layout: Layout) -> tuple[dict[st
     if not first.is_unique:
         raise DataError(f"{file}: the first column has no name, and is no index, for values repeat; name or remove it")
     return {name: place for place, name in enumerate(names) if place}, ["index left out"]
+
+
+def _width(frame: "pd.DataFrame", least: int) -> int:
+    """How many columns there are without empty ones at the end, but for ``least``."""
+    width = frame.shape[1]
+    while width > max(1, least) and frame.iloc[:, width - 1].isna().all():
+        width -= 1
+    return width
 
 
 def _agrees(names: tuple[str, ...], below: "pd.DataFrame") -> bool:

@@ -52,14 +52,12 @@ def find_layout(file: Path, text: str) -> Layout:
         start, rows = start + rows[0][0], [(n - rows[0][0], row) for n, row in rows[1:]]
     number, first = rows[0]
     names, unsure = _header(first)
-    if names is None and remarks:  # as NumPy writes it: the names in a remark
+    if remarks and (names is None or unsure):  # as NumPy writes it: the names in a remark
         told = next((row for _, row in _rows([remarks[-1].lstrip("# ")], separator)), [])
-        names, unsure = _header(told) if len(told) == width else (None, False)
-        if names is not None and not unsure:
-            return Layout(separator, start, 0, names, False, (*notes, *_left_out(remarks[:-1])))
-        names = None
-    notes += _left_out(remarks)
-    return Layout(separator, start, number if names else 0, names, unsure, tuple(notes))
+        remarked, doubtful = _header(told)
+        if remarked is not None and len(told) == width and not doubtful:
+            return Layout(separator, start, 0, remarked, False, (*notes, *_left_out(remarks[:-1])))
+    return Layout(separator, start, number if names else 0, names, unsure, (*notes, *_left_out(remarks)))
 
 
 def is_value(cell: str) -> bool:
@@ -94,7 +92,7 @@ def _preamble(lines: list[str]) -> tuple[int, str, list[str]]:
 
 
 def _left_out(remarks: list[str]) -> list[str]:
-    return [f"{len(remarks)} lines with # left out"] if remarks else []
+    return [f"{len(remarks)} line{'s' * (len(remarks) > 1)} with # left out"] if remarks else []
 
 
 def _separator(text: str) -> str:

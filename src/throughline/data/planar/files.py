@@ -51,7 +51,7 @@ def read_planar(path: str | os.PathLike[str]) -> PlanarBatch:
         Points in float64; a row of ``targets`` without a label is all -100 (PAD).
 
     Raises:
-        DataError: no such file, or a line that is not of that form.
+        DataError: no such file, a line that is not of that form, or an instance whose points all coincide.
 
     >>> import tempfile
     >>> file = tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False)
@@ -91,8 +91,11 @@ def _table(file: Path) -> list[tuple[np.ndarray, list[int]]]:
     bad = ~np.isfinite(xy).all(1) | frame["instance"].isna().to_numpy()
     if bad.any():
         raise DataError(f"{file}: row {int(bad.argmax()) + 1} has no finite x and y or no instance; mend or remove it")
-    codes = pd.factorize(frame["instance"])[0]
-    return [(xy[codes == code], []) for code in range(codes.max() + 1)]
+    codes, names = pd.factorize(frame["instance"])
+    instances = [xy[codes == code] for code in range(len(names))]
+    for name, points in zip(names, instances, strict=True):
+        _check_apart(f"{file}: instance {name}", points)
+    return [(points, []) for points in instances]
 
 
 def _text(file: Path) -> list[tuple[np.ndarray, list[int]]]:
@@ -125,8 +128,14 @@ def _instance(where: str, line: str) -> tuple[np.ndarray, list[int]]:
         label.append(int(word) - 1)
     if output and not label:
         raise DataError(f"{where}: nothing follows output; give indices, or leave the word out")
+    _check_apart(where, points.reshape(count, 2))
     closed = len(label) > 1 and label[0] == label[-1] and len(set(label)) == len(label) - 1
     return points.reshape(-1, 2), label[:-1] if closed else label
+
+
+def _check_apart(where: str, points: np.ndarray) -> None:
+    if len(points) > 1 and (points == points[0]).all():
+        raise DataError(f"{where}: its {len(points)} points all coincide; mend or remove it")
 
 
 def _is_number(word: str) -> bool:

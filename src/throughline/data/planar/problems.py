@@ -1,5 +1,6 @@
 """Exact labels of planar point sets: hulls, triangulations, tours, and random problems made with them."""
 
+import operator
 from collections.abc import Iterable
 from typing import Literal
 
@@ -105,7 +106,7 @@ def tour_length(points: ArrayLike | Tensor, tour: ArrayLike | Tensor) -> Tensor:
     """Length of closed tours, differentiable in the points.
 
     Args:
-        points: ``(..., n, 2)``, floating point.
+        points: ``(..., n, 2)``.
         tour: ``(..., m)``, integers below n; negative entries at the end (padding) are left out.
 
     Returns:
@@ -119,6 +120,7 @@ def tour_length(points: ArrayLike | Tensor, tour: ArrayLike | Tensor) -> Tensor:
     tensor(12.)
     """
     p, order = torch.as_tensor(points), torch.as_tensor(tour)
+    p = p if p.is_floating_point() else p.to(torch.get_default_dtype())
     if p.ndim < 2 or p.shape[-1] != 2 or order.shape[:-1] != p.shape[:-2] or not order.shape[-1]:
         raise ValueError(
             f"points and tour must be (..., n, 2) and (..., m), got {tuple(p.shape)}, {tuple(order.shape)}"
@@ -152,7 +154,7 @@ def make_planar(
             [ 0,  3,  2,  4,  1, -1]])
     """
     _check_task(task)
-    low, high = (n_points, n_points) if isinstance(n_points, int) else n_points
+    low, high = map(operator.index, n_points if isinstance(n_points, tuple | list) else (n_points, n_points))
     if not LEAST[task] <= low <= high:
         raise ValueError(f"n_points must be {LEAST[task]} or more, or such a range, got {n_points}")
     if n_samples < 1:
@@ -165,32 +167,33 @@ def make_planar(
     return label_planar(task, points, lengths)
 
 
-def label_planar(task: Task, points: Tensor, lengths: Tensor) -> PlanarBatch:
+def label_planar(task: Task, points: ArrayLike | Tensor, lengths: ArrayLike | Tensor) -> PlanarBatch:
     """Instances with their labels; those of one size are solved together where there is a way.
 
     Args:
         task: "hull", "delaunay" or "tsp" (exact up to 20 points, by local search beyond).
         points: ``(B, n, 2)``.
-        lengths: ``(B,)`` int64, how many of the n are there.
+        lengths: ``(B,)`` integer, how many of the n are there.
 
     Raises:
-        ValueError: an unknown task, or an instance that has no such label.
+        TypeError: ``lengths`` is not integer.
+        ValueError: an unknown task, shapes that do not fit, or an instance that has no such label, by its index: too
+            few points, some that are not finite, or for hulls and triangulations all on one line.
 
     >>> label_planar("tsp", torch.tensor([[[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]]), torch.tensor([4])).targets
     tensor([[ 0,  2,  1,  3, -1]])
     """
     _check_task(task)
-    wide = points.double()
-    if task == "hull" and points.shape[1] <= VECTORISED:
-        there = torch.arange(points.shape[1], device=points.device) < lengths.unsqueeze(-1)
+    p, lengths = torch.as_tensor(points), torch.as_tensor(lengths)
+    wide, there = _instances(task, p, lengths)
+    if not len(p):
+        return PlanarBatch(p, lengths.new_empty(0, 1), lengths)
+    if task == "hull" and p.shape[1] <= VECTORISED:
         found = hulls(torch.where(there.unsqueeze(-1), wide, wide[:, :1]))  # copies of a point are no vertices
-        flat = (found >= 0).sum(-1) < 3
-        if bool(flat.any()):
-            row = int(flat.int().argmax())
-            raise ValueError(f"points must be three or more and not on one line, not so in instance {row}")
-        return batch_of(points, found, lengths)
+        _check_all(task, (found >= 0).sum(-1) >= 3)
+        return batch_of(p, found, lengths)
     solve = {"hull": convex_hull, "delaunay": lambda p: delaunay(p).flatten(), "tsp": local_search}[task]
-    labels = [lengths[:0]] * len(points)
+    labels = [lengths[:0]] * len(p)
     for n in torch.unique(lengths).tolist():
         rows = (lengths == n).nonzero().flatten()
         part = wide[rows, :n]
@@ -202,7 +205,7 @@ def label_planar(task: Task, points: Tensor, lengths: Tensor) -> PlanarBatch:
             solved = map(solve, part)
         for row, one in zip(rows.tolist(), solved, strict=True):
             labels[row] = one
-    return batch_of(points, pad_sequence(labels, batch_first=True, padding_value=-1), lengths)
+    return batch_of(p, pad_sequence(labels, batch_first=True, padding_value=-1), lengths)
 
 
 def _check_task(task: Task) -> None:
@@ -222,9 +225,45 @@ def _points(points: ArrayLike | Tensor, task: Task) -> Tensor:
     return p
 
 
+def _instances(task: Task, points: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Points in float64, zeros where none are, and where they are."""
+    if points.ndim != 3 or points.shape[-1] != 2 or lengths.shape != points.shape[:1]:
+        raise ValueError(
+            f"points and lengths must be (B, n, 2) and (B,), got {tuple(points.shape)} and {tuple(lengths.shape)}"
+        )
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths must be integer, got {lengths.dtype}")
+    wrong = (lengths < LEAST[task]) | (lengths > points.shape[1])
+    if bool(wrong.any()):
+        row = int(wrong.int().argmax())
+        raise ValueError(
+            f"lengths must be from {LEAST[task]} to {points.shape[1]}, got {int(lengths[row])} in instance {row}"
+        )
+    there = torch.arange(points.shape[1], device=points.device) < lengths.unsqueeze(-1)
+    wide = points.double().masked_fill(~there.unsqueeze(-1), 0)
+    finite = wide.isfinite().all(-1).all(-1)
+    if not bool(finite.all()):
+        raise ValueError(f"points must be finite, not so in instance {int(finite.int().argmin())}")
+    if task != "tsp" and len(wide):
+        _check_all(task, _spread(torch.where(there.unsqueeze(-1), wide, wide[:, :1])))
+    return wide, there
+
+
+def _check_all(task: Task, fine: Tensor) -> None:
+    if not bool(fine.all()):
+        row = int(fine.int().argmin())
+        raise ValueError(f"points must be {LEAST[task]} or more and not all on one line, not so in instance {row}")
+
+
+def _spread(points: Tensor) -> Tensor:
+    """Whether the points of each instance ``(..., n, 2)`` do not all lie on one line."""
+    away = points - points[..., :1, :]
+    squared = away.square().sum(-1)
+    far = away.gather(-2, squared.argmax(-1, keepdim=True).unsqueeze(-1).expand(*squared.shape[:-1], 1, 2))
+    turn = (far[..., 0] * away[..., 1] - far[..., 1] * away[..., 0]).abs().amax(-1)
+    return turn > ROUNDING * squared.amax(-1)
+
+
 def _check_spread(p: Tensor) -> None:
-    away = p - p[0]
-    far = away[away.square().sum(-1).argmax()]
-    turn = (far[0] * away[:, 1] - far[1] * away[:, 0]).abs().max()
-    if turn <= ROUNDING * far.square().sum():
+    if not bool(_spread(p)):
         raise ValueError(f"points must not all lie on one line, got {len(p)} that do")

@@ -1,6 +1,9 @@
 """How good predicted hulls and triangulations are ("Pointer Networks", arXiv 1506.03134, section 4)."""
 
+import math
+
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from throughline.data.planar.polygons import areas, canonical, check_indices, crossing
@@ -8,7 +11,9 @@ from throughline.data.planar.polygons import areas, canonical, check_indices, cr
 __all__ = ["hull_scores", "triangulation_scores"]
 
 
-def hull_scores(points: Tensor, predicted: Tensor, target: Tensor) -> dict[str, float]:
+def hull_scores(
+    points: ArrayLike | Tensor, predicted: ArrayLike | Tensor, target: ArrayLike | Tensor
+) -> dict[str, float]:
     """How good predicted hulls are.
 
     A prediction is a simple polygon when it has three points or more and no two of its edges meet but neighbours at
@@ -22,23 +27,30 @@ def hull_scores(points: Tensor, predicted: Tensor, target: Tensor) -> dict[str, 
     Returns:
         ``accuracy``, the share of predictions that are the same polygon, from whichever corner and in either
         direction; ``area``, the mean share of the true area that simple polygons cover, 0 when there is none;
-        ``invalid``, the share that are no simple polygons.
+        ``invalid``, the share that are no simple polygons. Of a batch of none, each is NaN.
 
     Raises:
         TypeError: indices are not integer.
-        ValueError: shapes do not fit, or an index is not below n.
+        ValueError: shapes do not fit, a point is not finite, or an index is not below n.
 
     >>> square = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
     >>> hull_scores(square, torch.tensor([[0, 1, 2, -1, -1]]), torch.tensor([[0, 1, 2, 3, -1]]))
     {'accuracy': 0.0, 'area': 0.5, 'invalid': 0.0}
     """
-    for name, x in (("predicted", predicted), ("target", target)):
-        if x.ndim != 2 or points.ndim != 3 or len(x) != len(points):
-            raise ValueError(f"points and {name} must be (B, n, 2) and (B, m), got {points.shape} and {x.shape}")
-        check_indices(name, x, points.shape[1])
-    width = max(predicted.shape[1], target.shape[1], 1)
-    ours, truth = (_without_repetition(_widened(x, width)) for x in (predicted, target))
-    wide = points.double()
+    p, sequences = torch.as_tensor(points), (torch.as_tensor(predicted), torch.as_tensor(target))
+    for name, x in zip(("predicted", "target"), sequences, strict=True):
+        if x.ndim != 2 or p.ndim != 3 or p.shape[-1] != 2 or len(x) != len(p):
+            raise ValueError(
+                f"points and {name} must be (B, n, 2) and (B, m), got {tuple(p.shape)} and {tuple(x.shape)}"
+            )
+        check_indices(name, x, p.shape[1])
+    wide = p.double()
+    if not bool(wide.isfinite().all()):
+        raise ValueError(f"points must be finite, got {wide[~wide.isfinite()][0].item()}")
+    if not len(p):
+        return dict.fromkeys(("accuracy", "area", "invalid"), math.nan)
+    width = max(*(x.shape[1] for x in sequences), 1)
+    ours, truth = (_without_repetition(_widened(x, width)) for x in sequences)
     valid = ((ours >= 0).sum(-1) >= 3) & ~crossing(wide, ours)
     same = (canonical(ours) == canonical(truth)).all(-1)
     covered = (areas(wide, ours) / areas(wide, truth))[valid]
@@ -49,7 +61,7 @@ def hull_scores(points: Tensor, predicted: Tensor, target: Tensor) -> dict[str, 
     }
 
 
-def triangulation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
+def triangulation_scores(predicted: ArrayLike | Tensor, target: ArrayLike | Tensor) -> dict[str, float]:
     """How good predicted triangulations are.
 
     Args:
@@ -58,7 +70,7 @@ def triangulation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
 
     Returns:
         ``accuracy``, the share of predictions with the same set of triangles (and no incomplete one); ``coverage``,
-        the mean share of the true triangles that were found.
+        the mean share of the true triangles that were found. Of a batch of none, both are NaN.
 
     Raises:
         TypeError: indices are not integer.
@@ -68,9 +80,12 @@ def triangulation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
     >>> triangulation_scores(torch.tensor([[2, 1, 3]]), truth)
     {'accuracy': 0.0, 'coverage': 0.5}
     """
-    if predicted.ndim != 2 or target.ndim != 2 or len(predicted) != len(target):
-        raise ValueError(f"predicted and target must be (B, m) and (B, t), got {predicted.shape} and {target.shape}")
-    ours, theirs = _triples("predicted", predicted), _triples("target", target)
+    found, truth = torch.as_tensor(predicted), torch.as_tensor(target)
+    if found.ndim != 2 or truth.ndim != 2 or len(found) != len(truth):
+        raise ValueError(
+            f"predicted and target must be (B, m) and (B, t), got {tuple(found.shape)} and {tuple(truth.shape)}"
+        )
+    ours, theirs = _triples("predicted", found), _triples("target", truth)
     real, true = (ours >= 0).all(-1), (theirs >= 0).all(-1)
     equal = (ours.unsqueeze(2) == theirs.unsqueeze(1)).all(-1) & real.unsqueeze(-1) & true.unsqueeze(1)  # (B, m, t)
     found = equal.any(1)
