@@ -331,6 +331,20 @@ def test_a_name_that_is_not_utf_8_reaches_the_parent(tmp_path: Path, monkeypatch
     assert "caf\\udce9.png: cannot be read" in failure.file.read_text(encoding="utf-8")
 
 
+def test_a_folder_that_cannot_be_written_fails_the_unit_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = start(tmp_path, Config())
+    (folder.folder / "units").rmdir()
+    (folder.folder / "units").touch()
+    ours, theirs = Pipe(duplex=False)
+    run_unit(Toy(), folder.folder, Unit("plain", 0), 1, theirs)
+    failure = ours.recv()
+    assert isinstance(failure, Failed)
+    assert failure.reason.startswith("NotADirectoryError: ")
+    assert failure.reason.endswith("(and its traceback could not be written: Not a directory)")
+
+
 def test_logs_of_units_are_not_executable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turned: list[int] = []
     monkeypatch.setattr("throughline.lab.unit.os.dup2", lambda stream, standard: turned.append(standard))

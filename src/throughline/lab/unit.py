@@ -84,8 +84,8 @@ def run_unit(claim: Claim, folder: Path, unit: Unit, threads: int, pipe: Connect
     """Run ``unit`` of the run in ``folder`` and store its result; the entry point of a spawned process."""
     _die_with_parent()
     run = Run(folder)
-    _speak_into(run.file(unit, "log"))
     try:
+        _speak_into(run.file(unit, "log"))
         _seed(unit.seed, threads)
         config = restore(type(claim.scales[run.manifest["scale"]]), run.manifest["config"])
         log = Recorder(unit, pipe)
