@@ -146,6 +146,10 @@ def test_imagenet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         CLAIM.prepare(config)
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
+    with pytest.raises(
+        ThroughlineError, match=r"batch=40 on gpus=4: 10 negatives need more .*; --set batch=44 or more"
+    ):
+        CLAIM.prepare(dataclasses.replace(config, root=str(tmp_path), batch=40, gpus=4))
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(dataclasses.replace(config, root=str(tmp_path)))

@@ -244,15 +244,24 @@ def test_names_what_is_missing_or_wrong(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ThroughlineError, match="torchvision is not installed; pip install --no-deps torchvision"):
         CLAIM.prepare(replace(CLAIM.scales["paper"], device="cpu"))
-    with pytest.raises(ThroughlineError, match=r"pretrain must be in \[0, epochs\), got 4 of 4"):
+    with pytest.raises(
+        ThroughlineError, match="pretrain=4 of epochs=4 leaves none to cluster in; --set pretrain=3 or less"
+    ):
         CLAIM.prepare(replace(SMOKE, pretrain=4))
     with pytest.raises(ThroughlineError, match="network=convolutional clusters images, and this is a table"):
         CLAIM.prepare(replace(SMOKE, data=wine_table(tmp_path), network="convolutional"))
     with pytest.raises(DataError, match=r"13467 features a row, and the most .* is 12288; give --size 32"):
         CLAIM.prepare(replace(SMOKE, data=colour_folder(tmp_path / "pictures", side=67)))
-    with pytest.raises(DataError, match="10 clusters need at least as many samples, got 5"):
+    with pytest.raises(
+        DataError, match="10 classes wants two samples a class, and there are 5 in all; --set samples=0"
+    ):
         CLAIM.prepare(replace(SMOKE, samples=5))
     file = tmp_path / "numbers.csv"
+    file.write_text("a,b,kind\n" + "".join(f"5,{i},{'xy'[i % 2]}\n" for i in range(12)))
+    with pytest.raises(
+        DataError, match=r"numbers\.csv: 12 samples point in 1 directions, and 2 clusters of directions"
+    ):
+        CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
     np.savetxt(file, DRAW.standard_normal((150, 3)), delimiter=",")
-    with pytest.raises(DataError, match=r"labels hold 150 different values, .* --target"):
+    with pytest.raises(DataError, match=r"holds 150 different values, .* --target"):
         CLAIM.prepare(replace(SMOKE, data=Source.of(file)))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from throughline.claims.anyloss.config import Config
+from throughline.claims.shared.classes import class_split
 from throughline.claims.shared.datasets import pictures, torchvision_set
-from throughline.data import DataError, Source, Table, binary, read_table, standardize, stratified_split
+from throughline.data import DataError, Source, Table, binary, read_table, standardize
 from throughline.lab import require
 
 __all__ = ["GENERATED", "UCI", "Split", "Tabular", "digit_splits", "splits", "table_splits", "tables"]
@@ -25,6 +26,8 @@ class Tabular(NamedTuple):
     name: str
     x: NDArray[np.float64]
     y: NDArray[np.int64]
+    source: Source | None = None  # the user's own
+    classes: tuple[Any, ...] = (0, 1)  # what they are called there
 
 
 class Split(NamedTuple):
@@ -67,8 +70,9 @@ def splits(model: str, config: Config, seed: int) -> Iterator[Split]:
 def tables(names: tuple[str, ...], collection: str, source: Source | None) -> list[Tabular]:
     """The tables that a configuration asks for; DataError where one cannot be had."""
     if source is not None:
-        own = binary(source.table())
-        return [Tabular(own.name, own.x, own.y)]
+        table = source.table()
+        own = binary(table)
+        return [Tabular(own.name, own.x, own.y, source, tuple(table.y[own.y == kind][0] for kind in (0, 1)))]
     if collection == "imblearn":
         return _imblearn(names)
     known = (*UCI, GENERATED)
@@ -97,13 +101,15 @@ def digit_splits(root: str, digits: tuple[int, ...]) -> Iterator[Split]:
 
 def _rows(table: Tabular, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     if not folds:
-        train, test = stratified_split(table.y, seed)
+        train, test = class_split(table.y, table.classes, seed, 0.3, source=table.source)
         return [(train, test)]
     from sklearn.model_selection import StratifiedKFold
 
     least = int(np.bincount(table.y, minlength=2).min())
     if least < folds:
-        raise DataError(f"{table.name}: {folds} folds need {folds} rows of each class, the rarer one has {least}")
+        raise DataError(
+            f"{table.name}: {folds} folds need {folds} rows of each class, the rarer one has {least}; --set folds=0"
+        )
     return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(table.x, table.y))
 
 

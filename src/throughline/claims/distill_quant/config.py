@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from throughline.claims.shared.fields import NonNegativeReal, PositiveReal, Share
+from throughline.claims.shared.fields import NonNegativeReal, PositiveReal, Share, Unit
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -29,7 +29,7 @@ class Config:
     point_lr: PositiveReal = 1e-3
     weight_decay: NonNegativeReal = 0.0
     temperature: PositiveReal = 5.0
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.7  # of the teacher in the loss
+    weight: Unit = 0.7  # of the teacher in the loss
     bits: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (1, 2, 3, 4, 8)
     test: Share = 0.2  # share of the rows, where the data set has no test part of its own
     millions: Millions = "1.0"  # paper scale: the size of CIFAR-10's student

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from throughline.claims.distill_quant.config import Config
 from throughline.claims.distill_quant.models import convnet, mlp
-from throughline.data import digits, image_folder, mnist, standardize, stratified_split
+from throughline.claims.shared.classes import class_split, class_table_of
+from throughline.data import digits, image_folder, mnist, standardize
 from throughline.errors import ThroughlineError
 
 __all__ = ["Task", "check", "load"]
@@ -48,7 +48,8 @@ def _pictures(config: Config, seed: int) -> Task:
         images = image_folder(config.data.path, size=config.data.size or 32)
     else:
         images = digits() if config.dataset == "digits" else mnist()
-    train, test = map(torch.from_numpy, stratified_split(images.labels, seed, test=config.test))
+    rows = class_split(images.labels, images.classes, seed, config.test, source=config.data, setting="test")
+    train, test = map(torch.from_numpy, rows)
     pixels = images.images
     std, mean = torch.std_mean(pixels[train], (0, 2, 3), keepdim=True)
     pixels = (pixels - mean) / std.clamp_min(1e-6)
@@ -63,14 +64,12 @@ def _pictures(config: Config, seed: int) -> Task:
 
 def _table(config: Config, seed: int) -> Task:
     assert config.data is not None
-    table = config.data.table()
-    labels = np.unique(table.y, return_inverse=True)[1]
-    train, test = stratified_split(labels, seed, test=config.test)
-    x, test_x = (torch.from_numpy(part).float() for part in standardize(table.x[train], table.x[test]))
-    y, test_y = (torch.from_numpy(labels[rows]).long() for rows in (train, test))
-    classes = int(labels.max()) + 1
+    table, names = class_table_of(config.data)
+    rows = class_split(table.y, names, seed, config.test, source=config.data, setting="test")
+    x, test_x = (torch.from_numpy(part).float() for part in standardize(*(table.x[part] for part in rows)))
+    y, test_y = (torch.from_numpy(table.y[part]).long() for part in rows)
 
     def network(widths: tuple[int, ...]) -> Callable[[], nn.Module]:
-        return lambda: mlp(x.shape[1], widths[-1], classes).to(config.device)
+        return lambda: mlp(x.shape[1], widths[-1], len(names)).to(config.device)
 
     return Task(x, y, test_x, test_y, network(config.teacher), network(config.student))

@@ -1,8 +1,7 @@
 """What the bottleneck's claim streams: the embeddings of a frozen encoder, and unlabelled ones to find keys with."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +10,13 @@ from torch.nn import functional as F
 
 from throughline.claims.dkvb.config import Config
 from throughline.claims.dkvb.models import OMNIGLOT_SIDE, characters, embed, omniglot_encoder
-from throughline.claims.shared.backbones import ImageFiles, features, pretrained
+from throughline.claims.shared.backbones import ImageFiles, features, labelled_files, pretrained
+from throughline.claims.shared.classes import class_split, class_table_of
 from throughline.claims.shared.datasets import torchvision_set
 from throughline.continual.analytic import RandomExpansion
 from throughline.data import (
     DataError,
     Images,
-    Source,
     digits,
     image_files,
     image_folder,
@@ -25,7 +24,6 @@ from throughline.data import (
     read_image,
     read_unlabelled,
     standardize,
-    stratified_split,
 )
 from throughline.errors import ThroughlineError
 
@@ -59,9 +57,14 @@ def check(config: Config) -> None:
         pretrained(config.encoder)
     if config.encoder == "omniglot" and not table:
         characters()
-    classes = len(np.unique(_labels(config)))
-    if classes < config.tasks:
-        raise DataError(f"{config.tasks} tasks need as many classes, got {classes}; --set tasks={max(2, classes)}")
+    if config.dataset != "cifar10" or config.data is not None:
+        labels, names = _labels(config)
+        if len(names) < config.tasks:
+            where = f"{config.data.path}: " if config.data is not None else ""
+            raise DataError(
+                f"{where}{config.tasks} tasks need as many classes, got {len(names)}; --set tasks={len(names)}"
+            )
+        _rows(labels, names, config, 0)
     if config.keys and table:
         assert config.data is not None
         read_unlabelled(config.keys, config.data.table())
@@ -80,46 +83,46 @@ def load(config: Config, seed: int) -> Split:
     return Split(*(part.to(config.device) for part in split))
 
 
-def _labels(config: Config) -> np.ndarray:
-    if config.data is not None:
-        if config.data.kind == "table":
-            return config.data.table().y
-        return _own_images(config).labels.numpy() if config.encoder in OWN else _classes(config.data)
-    if config.dataset == "cifar10":
-        return np.arange(10)
-    return _built_in(config).labels.numpy()
+def _labels(config: Config) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Class numbers of all rows that the seed splits, and the classes' names."""
+    if config.data is None or config.encoder in OWN:
+        if config.data is not None and config.data.kind == "table":
+            table, names = class_table_of(config.data)
+            return table.y, names
+        images = _built_in(config) if config.data is None else _own_images(config)
+        return images.labels.numpy(), images.classes
+    _, labels, names = labelled_files(config.data)
+    return labels, names
 
 
-def _classes(source: Source) -> np.ndarray:
-    """Class names of an image folder's files, in the order of `image_files`."""
-    root = Path(source.path)
-    return np.array([file.relative_to(root).parts[0] for file in image_files(root)])
-
-
-def _rows(labels: np.ndarray, config: Config, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows(
+    labels: np.ndarray, classes: Sequence[Any], config: Config, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the stream, of the test part, and those set aside for keys (none where another source gives them)."""
-    train, test = stratified_split(labels, seed, test=config.test)
     if config.data is None or config.keys:
+        train, test = class_split(labels, classes, seed, config.test, source=config.data, setting="test")
         return train, test, train[:0]
-    stream, aside = stratified_split(labels[train], seed, test=1 / SET_ASIDE)
-    return train[stream], test, train[aside]
+    train, test, aside = class_split(
+        labels, classes, seed, config.test, 1 / SET_ASIDE, source=config.data, setting="test"
+    )
+    return train, test, aside
 
 
 def _table(config: Config, seed: int) -> Split:
     assert config.data is not None
-    table = config.data.table()
-    y = np.unique(table.y, return_inverse=True)[1]
-    train, test, aside = _rows(y, config, seed)
+    table, classes = class_table_of(config.data)
+    train, test, aside = _rows(table.y, classes, config, seed)
     other = read_unlabelled(config.keys, table) if config.keys else table.x[aside]
     x, test_x, keys = map(torch.from_numpy, standardize(table.x[train], table.x[test], other))
     layer = _random_layer(x.shape[1], config, seed)
-    return Split(layer(x), torch.from_numpy(y[train]), layer(test_x), torch.from_numpy(y[test]), layer(keys))
+    y, test_y = (torch.from_numpy(table.y[part]) for part in (train, test))
+    return Split(layer(x), y, layer(test_x), test_y, layer(keys))
 
 
 def _pictures(config: Config, seed: int) -> Split:
     """Images through an encoder that is made here."""
     images = _built_in(config) if config.data is None else _own_images(config)
-    train, test, aside = _rows(images.labels.numpy(), config, seed)
+    train, test, aside = _rows(images.labels.numpy(), images.classes, config, seed)
     if config.keys:
         other = torch.stack([read_image(file, images.images.shape[-1]) for file in image_files(config.keys)])
     elif config.data is not None:
@@ -171,11 +174,10 @@ def _through_pretrained(config: Config, seed: int) -> Split:
         other = torchvision_set("CIFAR100", train=True, transform=transform, download=True)
         (x, y), (test_x, test_y), (keys, _) = (features(encoder, part, config.device) for part in (train, test, other))
         return Split(x, y, test_x, test_y, keys)
-    files = image_files(config.data.path)
-    classes = np.unique(_classes(config.data), return_inverse=True)[1]
+    files, labels, names = labelled_files(config.data)
     x, _ = features(encoder, ImageFiles(files, transform), config.device)
-    rows, test, aside = map(torch.from_numpy, _rows(classes, config, seed))
-    y = torch.from_numpy(classes)
+    rows, test, aside = map(torch.from_numpy, _rows(labels, names, config, seed))
+    y = torch.from_numpy(labels)
     if config.keys:
         keys, _ = features(encoder, ImageFiles(image_files(config.keys), transform), config.device)
     else:

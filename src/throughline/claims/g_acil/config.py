@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from throughline.claims.shared.fields import PositiveReal, Share
+from throughline.claims.shared.fields import PositiveReal, Share, Unit
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -21,8 +21,8 @@ class Config:
     shrinkage_expanded: Annotated[float, Field(gt=0, le=1)] = 1e-4  # of slda_expanded
     batch: PositiveInt = 64
     tasks: PositiveInt = 5
-    disjoint: Annotated[float, Field(ge=0, le=1)] = 0.5
-    blurry: Annotated[float, Field(ge=0, le=1)] = 0.1
+    disjoint: Unit = 0.5
+    blurry: Unit = 0.1
     every: PositiveInt = 1_000  # samples between two evaluations; at least eight of them
     test: Share = 0.2  # share of rows, where the data set has no test part of its own
     form: Literal["information", "covariance"] = "information"

@@ -1,15 +1,16 @@
 """What the G-ACIL claim streams: pixels or table columns, or the features of a frozen pretrained backbone."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from throughline.claims.g_acil.config import Config
-from throughline.claims.shared.backbones import features, headless
+from throughline.claims.shared.backbones import ImageFiles, features, headless, labelled_files
+from throughline.claims.shared.classes import class_split, class_table_of
 from throughline.claims.shared.datasets import torchvision_set
-from throughline.data import DataError, Source, digits, mnist, standardize, stratified_split
+from throughline.data import DataError, Source, digits, mnist, standardize
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 
@@ -37,6 +38,9 @@ def check(config: Config) -> None:
         return
     headless(config.backbone)
     _pictures(config)
+    if config.data is not None:
+        _, labels, classes = labelled_files(config.data)
+        class_split(labels, classes, 0, config.test, source=config.data, setting="test")
 
 
 def load(config: Config, seed: int) -> Split:
@@ -44,22 +48,22 @@ def load(config: Config, seed: int) -> Split:
     if config.backbone:
         return _encoded(config, seed)
     if config.data is not None and config.data.kind == "table":
-        table = config.data.table()
-        x, y = table.x, np.unique(table.y, return_inverse=True)[1]
-        _check_width(x.shape[1], config.data)
-        train, test = stratified_split(y, seed, test=config.test)
-        parts = map(torch.from_numpy, standardize(x[train], x[test]))
-        return Split(next(parts), torch.from_numpy(y[train]), next(parts), torch.from_numpy(y[test]))
+        table, classes = class_table_of(config.data)
+        _check_width(table.x.shape[1], config.data)
+        train, test = class_split(table.y, classes, seed, config.test, source=config.data, setting="test")
+        x, test_x = map(torch.from_numpy, standardize(table.x[train], table.x[test]))
+        y, test_y = (torch.from_numpy(table.y[part]) for part in (train, test))
+        return Split(x, y, test_x, test_y)
     if config.data is not None:
         images = config.data.images()
         _check_width(images.images[0].numel(), config.data)
     else:
         images = digits() if config.dataset == "digits" else mnist()
-    return _split(images.images.flatten(1), images.labels, config, seed)
+    return _split(images.images.flatten(1), images.labels, images.classes, config, seed)
 
 
-def _split(x: Tensor, y: Tensor, config: Config, seed: int) -> Split:
-    train, test = map(torch.from_numpy, stratified_split(y, seed, test=config.test))
+def _split(x: Tensor, y: Tensor, classes: Sequence[str], config: Config, seed: int) -> Split:
+    train, test = map(torch.from_numpy, class_split(y, classes, seed, config.test, source=config.data, setting="test"))
     return Split(x[train], y[train], x[test], y[test])
 
 
@@ -72,18 +76,18 @@ def _check_width(width: int, source: Source) -> None:
 def _encoded(config: Config, seed: int) -> Split:
     encoder = headless(config.backbone).to(config.device)
     parts = [part for pictures in _pictures(config) for part in features(encoder, pictures, config.device)]
-    return Split(*parts) if len(parts) == 4 else _split(parts[0], parts[1], config, seed)
+    if config.data is None:
+        return Split(*parts)
+    return _split(parts[0], parts[1], labelled_files(config.data)[2], config, seed)
 
 
 def _pictures(config: Config) -> tuple[Any, ...]:
     """Data sets of (image, label): the user's folder, or CIFAR-100's two parts."""
-    require("torchvision", extra="paper")
-    from torchvision import datasets, transforms
-
     if config.data is not None and config.data.kind == "table":
         raise DataError(
             f"{config.data.path}: a backbone ({config.backbone}) reads images, and this is a table; --set backbone="
         )
+    transforms = require("torchvision.transforms", extra="paper")
     transform = transforms.Compose(
         [
             transforms.Resize(config.pixels),
@@ -93,7 +97,8 @@ def _pictures(config: Config) -> tuple[Any, ...]:
         ]
     )
     if config.data is not None:
-        return (datasets.ImageFolder(config.data.path, transform),)
+        files, labels, _ = labelled_files(config.data)
+        return (ImageFiles(files, transform, labels.tolist()),)
     if config.dataset != "cifar100":
         raise ThroughlineError(f"backbone={config.backbone} goes with dataset=cifar100 or --data, not {config.dataset}")
     return tuple(torchvision_set("CIFAR100", train=part, transform=transform, download=True) for part in (True, False))

@@ -59,12 +59,19 @@ class GroupOrdering(Claim):
                 raise ThroughlineError(
                     f"ImageNet needs --set root=FOLDER with train/ and val/ in it, got {config.root!r}"
                 )
+            if config.batch // config.gpus <= NEGATIVES:
+                raise ThroughlineError(
+                    f"batch={config.batch} on gpus={config.gpus}: {NEGATIVES} negatives need more than {NEGATIVES} "
+                    f"images on each; --set batch={(NEGATIVES + 1) * config.gpus} or more"
+                )
             for package in ("torchvision", "lightly"):
                 require(package, extra="paper")
             return
         split = load(config, 0)
         if len(split.bank) <= NEGATIVES:
-            raise DataError(f"{NEGATIVES} negatives need more than {NEGATIVES} training images, got {len(split.bank)}")
+            raise DataError(
+                f"{NEGATIVES} negatives need more than {NEGATIVES} training images, got {len(split.bank)}; add images"
+            )
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         if config.images == "imagenet" and config.data is None:

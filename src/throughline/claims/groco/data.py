@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from throughline.claims.groco.config import Config
 from throughline.claims.shared.augmentation import affine_view, photo_view
-from throughline.data import digits, image_folder, omniglot, stratified_split
+from throughline.claims.shared.classes import class_split
+from throughline.data import digits, image_folder, omniglot
 
 __all__ = ["Split", "load"]
 
@@ -43,7 +44,8 @@ def load(config: Config, seed: int) -> Split:
         images, view = digits(), affine_view
     else:
         images, view = image_folder(config.data.path, size=config.data.size or 32), photo_view
-    train, test = (torch.as_tensor(part) for part in stratified_split(images.labels.numpy(), seed, test=0.25))
+    rows = class_split(images.labels, images.classes, seed, 0.25, source=config.data)
+    train, test = map(torch.as_tensor, rows)
     return _split(images.images, images.labels, train, test, view)
 
 

@@ -53,7 +53,12 @@ class LearnedLayout(Claim):
         check(config)
         size, scene = sensor_size(config), load(replace(config, device="cpu"), 0).mean_scene.shape[-2:]
         if scene[0] < size[0] or scene[1] < size[1]:
-            raise ThroughlineError(f"a {size[0]} × {size[1]} sensor is finer than the {scene[0]} × {scene[1]} scenes")
+            least = min(scene)
+            smaller = f"--size {least}" if config.data else f"--set sensor=[{least},{least}]"
+            cure = f"give {smaller}" if least >= 2 else "give larger images"
+            raise ThroughlineError(
+                f"a {size[0]} × {size[1]} sensor is finer than the {scene[0]} × {scene[1]} scenes; {cure}"
+            )
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         task, size = load(config, seed), sensor_size(config)

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from throughline.claims.sensor_layout.config import Config
 from throughline.claims.sensor_layout.models import convolutional
+from throughline.claims.shared.classes import class_split
 from throughline.claims.shared.datasets import pictures, torchvision_set
-from throughline.data import Images, digits, image_folder, mnist, stratified_split
+from throughline.data import Images, digits, image_folder, mnist
 from throughline.errors import ThroughlineError
 from throughline.sensing.layout import SensorLayout
 
@@ -62,7 +63,9 @@ def _in_memory(config: Config, seed: int) -> tuple[Images, Images]:
         return tuple(_full_mnist(config, part) for part in (True, False))  # type: ignore[return-value]
     else:
         images = {"digits": digits, "mnist": mnist}[config.dataset]()
-    train, test = stratified_split(images.labels, seed, test=config.held_out)
+    train, test = class_split(
+        images.labels, images.classes, seed, config.held_out, source=config.data, setting="held_out"
+    )
     return tuple(Images(images.images[r], images.labels[r], images.classes) for r in (train, test))  # type: ignore[return-value]
 
 

@@ -1,15 +1,18 @@
 """Pretrained image encoders by name, for claims about what happens behind one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from throughline.data import Source, image_files
 from throughline.lab import require
 
-__all__ = ["ImageFiles", "features", "headless", "pretrained"]
+__all__ = ["ImageFiles", "features", "headless", "labelled_files", "pretrained"]
 
 HEADS = ("fc", "classifier", "heads", "head")  # where torchvision's models keep their last layer
 
@@ -57,10 +60,10 @@ def features(encoder: nn.Module, pictures: Any, device: str) -> tuple[Tensor, Te
 
 
 class ImageFiles(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Image files through a transform; the label is none."""
+    """Image files through a transform, with a label each; without ``labels`` all are -1."""
 
-    def __init__(self, files: list[Path], transform: Callable[[Any], Tensor]) -> None:
-        self.files, self.transform = files, transform
+    def __init__(self, files: list[Path], transform: Callable[[Any], Tensor], labels: Sequence[int] = ()) -> None:
+        self.files, self.transform, self.labels = files, transform, labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -69,7 +72,15 @@ class ImageFiles(torch.utils.data.Dataset[tuple[Tensor, int]]):
         from PIL import Image
 
         with Image.open(self.files[i]) as image:
-            return self.transform(image.convert("RGB")), -1
+            return self.transform(image.convert("RGB")), int(self.labels[i]) if len(self.labels) else -1
+
+
+def labelled_files(source: Source) -> tuple[list[Path], NDArray[np.int64], tuple[str, ...]]:
+    """The images in the class folders of an image folder, their class numbers, and the names of those folders."""
+    root = Path(source.path)
+    files = [file for file in image_files(root) if file.parent != root]
+    names, labels = np.unique([file.relative_to(root).parts[0] for file in files], return_inverse=True)
+    return files, labels, tuple(map(str, names))
 
 
 class _Pooled(nn.Module):

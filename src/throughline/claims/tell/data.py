@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from throughline.claims.shared.classes import class_table_of
 from throughline.claims.shared.datasets import pictures, torchvision_set
 from throughline.claims.tell.config import Config
 from throughline.data import DataError, digits
@@ -34,8 +36,11 @@ class Samples(NamedTuple):
 
 def check(config: Config) -> None:
     """Fetch and read what the units will need, so that a fault is one line before anything runs."""
-    if not 0 <= config.pretrain < config.epochs:
-        raise ThroughlineError(f"pretrain must be in [0, epochs), got {config.pretrain} of {config.epochs}")
+    if not config.pretrain < config.epochs:
+        raise ThroughlineError(
+            f"pretrain={config.pretrain} of epochs={config.epochs} leaves none to cluster in; --set pretrain="
+            f"{config.epochs - 1} or less"
+        )
     samples = load(config, 0)
     if config.network == "convolutional" and len(samples.shape) != 3:
         raise ThroughlineError("network=convolutional clusters images, and this is a table; --set network=dense")
@@ -44,8 +49,26 @@ def check(config: Config) -> None:
             f"{samples.flat.shape[1]} features a row, and the most for the dense network is {MOST_FEATURES}; "
             "give --size 32, or --set network=convolutional"
         )
-    if len(samples.x) < max(samples.clusters, 2):
-        raise DataError(f"{samples.clusters} clusters need at least as many samples, got {len(samples.x)}")
+    where = f"{config.data.path}: " if config.data is not None else ""
+    if len(samples.x) < 2 * samples.clusters:
+        raise DataError(
+            f"{where}a cluster for each of {samples.clusters} classes wants two samples a class, and there are "
+            f"{len(samples.x)} in all; " + ("add some, or remove classes" if config.data else "--set samples=0 for all")
+        )
+    if config.data is not None:
+        different = _directions(samples.flat)
+        if different <= samples.clusters:
+            raise DataError(
+                f"{where}{len(samples.x)} samples point in {different} directions, and {samples.clusters} clusters of "
+                "directions want more; add samples, or columns to a table"
+            )
+
+
+def _directions(x: Tensor) -> int:
+    """How many directions rows ``(n, d)`` have, told apart by their shadows on a random line."""
+    line = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shadows = torch.cat([F.normalize(part.double(), dim=-1) @ line for part in x.split(4096)])  # type: ignore[no-untyped-call]
+    return len(np.unique(shadows[x.any(1)].numpy().round(5)))
 
 
 def load(config: Config, seed: int) -> Samples:
@@ -53,10 +76,7 @@ def load(config: Config, seed: int) -> Samples:
     x, labels = _read(config)
     names, labels = np.unique(labels, return_inverse=True)
     if len(names) > MOST_CLASSES:
-        raise DataError(
-            f"the labels hold {len(names)} different values, and a cluster for each of at most {MOST_CLASSES} classes "
-            "is wanted; name a column of classes with --target"
-        )
+        raise DataError(f"{len(names)} classes, and at most {MOST_CLASSES} clusters are wanted; remove some folders")
     shape = tuple(x.shape[1:])
     if config.samples:
         rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: config.samples]
@@ -66,10 +86,10 @@ def load(config: Config, seed: int) -> Samples:
 
 def _read(config: Config) -> tuple[Tensor, np.ndarray]:
     if config.data is not None and config.data.kind == "table":
-        table = config.data.table()
+        table, names = class_table_of(config.data)
         low, high = table.x.min(0), table.x.max(0)
         scaled = (table.x - low) / np.where(high > low, high - low, 1.0)
-        return torch.as_tensor(scaled, dtype=torch.float32), table.y
+        return torch.as_tensor(scaled, dtype=torch.float32), np.asarray(names)[table.y]
     if config.data is not None:
         images = config.data.images()
         return images.images, images.labels.numpy()
