@@ -209,8 +209,18 @@ def test_rare_characters_are_one(tmp_path: Path) -> None:
 def test_names_a_text_that_is_too_short(tmp_path: Path) -> None:
     file = tmp_path / "short.txt"
     file.write_text("to be or not to be " * 40)
-    with pytest.raises(DataError, match=r"the text has 760 characters, and at least 900 are wanted"):
+    with pytest.raises(DataError, match=r"short\.txt: the text has 760 characters, and at least 900 are wanted"):
         CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
+    with pytest.raises(DataError, match=r"dataset=descriptions: .* shorter than length=9999 \(--set length=…\)"):
+        CLAIM.prepare(replace(SMOKE, length=9999))
+    file.write_text("z" * 1000)
+    with pytest.raises(DataError, match=r"short\.txt: all characters are the same"):
+        CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
+
+
+def test_bo_rep_is_not_to_take_fewer_calls_than_its_rival() -> None:
+    with pytest.raises(ThroughlineError, match=r"period=3 is above lower_steps=2: .* --set period=2"):
+        CLAIM.prepare(replace(SMOKE, period=3))
 
 
 # ---- a table ----
@@ -298,6 +308,14 @@ def test_names_what_does_not_fit(tmp_path: Path) -> None:
     file.write_text("a,b\n" + "".join(f"{i},{i // 5}\n" for i in range(600)))
     with pytest.raises(DataError, match=r"target 'b' has 120 different values, and at most 100 classes"):
         CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
+    for rows, says in (
+        ([f"{i},{i * i},c{i // 2}" for i in range(20)], "class c0 has 2 of 20 rows, and 3 parts need one each"),
+        ([f"{i},{i},{i % 2}" for i in range(7)], "one row of each of 2 classes in every part"),
+        ([f"1,2,{i % 2}" for i in range(60)], "no column but the target 'y' varies"),
+    ):
+        file.write_text("a,b,y\n" + "\n".join(rows))
+        with pytest.raises(DataError, match=rf"^{file}: .*{says}"):
+            CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
 
 
 # ---- the paper's data ----

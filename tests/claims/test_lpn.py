@@ -210,7 +210,7 @@ def test_columns_are_the_coordinates(tmp_path: Path) -> None:
     [
         ("a,b\n" + "1,2\n" * 150, "c", "no column 'c'; it has a, b"),
         ("a,b\n" + "1,x\n" * 150, None, "column 'b' holds no numbers"),
-        ("a,b\n" + "1,2\n" * 150 + "1,\n", None, "missing or infinite values"),
+        ("a,b\n" + "1,2\n" * 150 + "1,\n", None, "column 'b' has no number in row 151"),
         ("a,b\n" + "1,2\n" * 99, None, "99 rows of 2 columns; at least 100 rows and 1 to 64 columns"),
     ],
 )

@@ -272,8 +272,11 @@ def test_names_the_bad_table(tmp_path: Path, changes: dict[str, Any], count: int
 
 def test_tables_must_have_one_set_of_columns(tmp_path: Path) -> None:
     source = folder_of_tables(tmp_path / "runs")
+    pd.DataFrame({"depth": [1, 2], "rate": [0.1, 0.2]}).to_csv(tmp_path / "runs" / "run1.csv", index=False)
+    with pytest.raises(DataError, match=r"every table needs a column y, .* and others, .*; run1 has depth, rate$"):
+        CLAIM.prepare(replace(SMOKE, data=source))
     pd.DataFrame({"depth": [1, 2], "y": [0.1, 0.2]}).to_csv(tmp_path / "runs" / "run1.csv", index=False)
-    with pytest.raises(DataError, match="every table needs a column y and the same others; run1 has depth, y, run0"):
+    with pytest.raises(DataError, match="every table needs the same columns; run1 has depth, y, run0"):
         CLAIM.prepare(replace(SMOKE, data=source))
 
 
@@ -371,6 +374,8 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         CLAIM.prepare(replace(small_paper(tables=str(hpob_folder(tmp_path / "data"))), spaces=("1",)))
     with pytest.raises(ThroughlineError, match=r"test_sets=6 leave 0 tables to learn from, 6 to be judged by"):
         CLAIM.prepare(replace(SMOKE, test_sets=6))
+    with pytest.raises(ThroughlineError, match=r"candidates must be at least horizon=6, got 5"):
+        CLAIM.prepare(replace(SMOKE, related=1, candidates=5))
     with pytest.raises(ThroughlineError, match=r"d_model must be a multiple of nhead=3, got 16"):
         CLAIM.prepare(replace(SMOKE, nhead=3))
     monkeypatch.setitem(sys.modules, "botorch", None)

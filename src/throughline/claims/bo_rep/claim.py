@@ -10,6 +10,7 @@ from throughline.claims.bo_rep.config import Config, kind, levels
 from throughline.claims.bo_rep.data import load
 from throughline.claims.bo_rep.problems import Problem
 from throughline.claims.bo_rep.training import budget, courses, step_size
+from throughline.errors import ThroughlineError
 from throughline.lab import Beats, Claim, Costs, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
 
@@ -86,6 +87,11 @@ class SurvivesExplodingHypergradients(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        if config.period > config.lower_steps:
+            raise ThroughlineError(
+                f"period={config.period} is above lower_steps={config.lower_steps}: bo_rep would take fewer oracle "
+                f"calls than ma_soba; --set period={config.lower_steps}"
+            )
         self.problem(config, 0, levels(config)[0])  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:

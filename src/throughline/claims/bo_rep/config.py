@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal, PositiveReals
 from throughline.data import Source
@@ -27,7 +27,7 @@ class Config:
     batch: PositiveInt = 16  # sequences
     rows: PositiveInt = 512  # of a batch, where samples are weighted
     steps: PositiveInt = 400
-    warmup: NonNegativeInt = 60  # lower steps before the first, in every arm
+    warmup: PositiveInt = 60  # lower steps before the first, in every arm
     lower_lr: PositiveReal = 0.1
     adjoint_lr: PositiveReal = 0.1
     momentum: Fraction = 0.9

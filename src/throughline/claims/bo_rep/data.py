@@ -29,12 +29,18 @@ def load(config: Config, seed: int, level: float) -> Problem:
 
 def _text(config: Config, seed: int, gain: float) -> Problem:
     """Next characters: 45% of the text are for the head, the next 45% for the encoder, the last 10% are the test."""
+    where = config.data.path if config.data is not None else f"dataset={config.dataset}"
     tokens, size = characters(_content(config), MOST_CHARACTERS)
     ends = int(0.45 * len(tokens)), int(0.9 * len(tokens))
     parts = [tokens[: ends[0]], tokens[ends[0] : ends[1]], tokens[ends[1] :]]
     if len(parts[2]) < LEAST_TEXT * (config.length + 1):
         least = 10 * LEAST_TEXT * (config.length + 1)
-        raise DataError(f"the text has {len(tokens)} characters, and at least {least} are wanted; give a longer one")
+        raise DataError(
+            f"{where}: the text has {len(tokens)} characters, and at least {least} are wanted; give a "
+            f"longer one, or sequences shorter than length={config.length} (--set length=…)"
+        )
+    if size < 2:
+        raise DataError(f"{where}: all characters are the same, and there is nothing to learn")
     windows = [part.unfold(0, config.length + 1, 1).to(config.device) for part in parts]
     encoder = Encoder(size, config.embedding, config.hidden, config.layers, gain).to(config.device)
     head = nn.Linear(config.hidden, size).to(config.device)

@@ -158,9 +158,15 @@ def _samples(source: Source) -> Tensor:
     text = next((name for name in frame.columns if frame[name].dtype.kind not in "iufb"), None)
     if text is not None:
         raise DataError(f"{source.path}: column {text!r} holds no numbers; leave it out, or name it with --target")
-    values = frame.to_numpy(dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(f"{source.path}: missing or infinite values; remove their rows")
+    with np.errstate(over="ignore"):
+        values = frame.to_numpy(dtype=np.float32)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = bad[0]
+        raise DataError(
+            f"{source.path}: column {frame.columns[column]!r} has no number in row {row + 1}, or one that is "
+            "infinite or above 3e38; mend or remove the row"
+        )
     if len(values) < 100 or not 1 <= values.shape[1] <= MOST_COLUMNS:
         raise DataError(
             f"{source.path}: {values.shape[0]} rows of {values.shape[1]} columns; at least 100 rows and 1 to "

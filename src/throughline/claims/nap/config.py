@@ -24,9 +24,9 @@ class Config:
     nhead: PositiveInt = 4
     dim_feedforward: PositiveInt = 128
     num_bars: PositiveInt = 50
-    candidates: PositiveInt = 128  # of a training episode
+    candidates: Annotated[int, Field(ge=2)] = 128  # of a training episode
     related: NonNegativeInt = 40  # tasks from the process that is fitted to each table; 0 trains on the tables
-    max_points: PositiveInt = 256  # of a table that its process is fitted to
+    max_points: Annotated[int, Field(ge=2)] = 256  # of a table that its process is fitted to
     pretrain: NonNegativeInt = 400  # gradient steps on the likelihood alone
     pretrain_lr: PositiveReal = 1e-3
     iterations: PositiveInt = 120

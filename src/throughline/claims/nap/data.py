@@ -29,12 +29,19 @@ def check(problem: Problem, config: Config) -> None:
         )
     if config.d_model % config.nhead:
         raise ThroughlineError(f"d_model must be a multiple of nhead={config.nhead}, got {config.d_model}")
+    if config.related and config.candidates < config.horizon:
+        raise ThroughlineError(f"candidates must be at least horizon={config.horizon}, got {config.candidates}")
+    where = f"{config.data.path}: " if config.data is not None else ""
     for task in (*problem.train, *problem.test):
         if len(task.y) < config.horizon:
             cure = f"--set horizon={len(task.y)} or less"
-            raise DataError(f"{task.name}: {len(task.y)} different settings, the horizon is {config.horizon}; {cure}")
+            raise DataError(
+                f"{where}table {task.name}: {len(task.y)} different settings, the horizon is {config.horizon}; {cure}"
+            )
         if bool((task.y == task.y[0]).all()):
-            raise DataError(f"{task.name}: every outcome is the same, and nothing can be searched; leave it out")
+            raise DataError(
+                f"{where}table {task.name}: every outcome is the same, and nothing can be searched; leave it out"
+            )
     related(problem.train, config)
     if config.dataset == "svc" and config.data is None:  # which sets are for training depends on the seed
         related(problem.test, config)
@@ -107,10 +114,15 @@ def _own(source: Source) -> list[Task]:
     first = next(iter(frames))
     columns = [name for name in frames[first].columns if name != "y"]
     for name, frame in frames.items():
-        if "y" not in frame or sorted(frame.columns) != sorted(frames[first].columns) or not columns:
+        if "y" not in frame or not columns:
             raise DataError(
-                f"{source.path}: every table needs a column y and the same others; {name} has "
-                f"{', '.join(frame.columns)}, {first} {', '.join(frames[first].columns)}"
+                f"{source.path}: every table needs a column y, what came out, and others, what was set; {name} has "
+                f"{', '.join(frame.columns)}"
+            )
+        if sorted(frame.columns) != sorted(frames[first].columns):
+            raise DataError(
+                f"{source.path}: every table needs the same columns; {name} has {', '.join(frame.columns)}, "
+                f"{first} {', '.join(frames[first].columns)}"
             )
     if len(frames) < 3:
         raise DataError(f"{source.path}: three tables or more are needed, one is held out; got {len(frames)}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from throughline.claims.pointer_net.config import Config, task_of
-from throughline.claims.shared.planar_batches import are_tours, epochs, fresh, in_unit_square, selected
+from throughline.claims.shared.planar_batches import are_tours, epochs, fresh, in_unit_square, on_one_line, selected
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, label_planar, make_planar
 from throughline.errors import ThroughlineError
@@ -85,8 +85,12 @@ def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
     kept = {"pointer_lengths": lengths >= width, "pointer_tour": lengths >= 2}.get(arm, lengths == width)
     least = {"pointer_lengths": 6, "pointer_tour": 2}.get(arm, 3)
     if int(kept.sum()) < FEWEST or width < least:
+        alike = "" if arm in ("pointer_lengths", "pointer_tour") else "of one size, "
         found = f"{int(kept.sum())} of {width}" if width >= least else f"none of more than {width}"
-        raise DataError(f"{source.path}: {arm} needs {FEWEST} instances of at least {least} points, there are {found}")
+        raise DataError(
+            f"{source.path}: {arm} needs {FEWEST} instances {alike}of at least {least} points, there are {found}; "
+            "add some, or leave points out"
+        )
     lengths = lengths[kept].clamp_max(width)
     points, labels = in_unit_square(mine.points[kept][:, :width], lengths), mine.targets[kept]
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
@@ -95,9 +99,17 @@ def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:
     if task == "tsp" and are_tours(labels, lengths):
         return [PlanarBatch(points[rows], labels[rows], lengths[rows]) for rows in (train, test)]
     sizes, tested = lengths[train], [width]
+    shortest = max(3, width // 4) if arm == "pointer_lengths" else width
+    flat = on_one_line(points[:, :shortest])
+    if task != "tsp" and bool(flat.any()):
+        number = int(kept.nonzero()[flat][0]) + 1
+        raise DataError(
+            f"{source.path}: the first {shortest} points of instance {number} lie on one line, or at one place, and "
+            f"{arm} needs a {task} of them; mend or remove the instance"
+        )
     if arm == "pointer_lengths":
         draw = torch.Generator().manual_seed(seed)
-        sizes = torch.randint(max(3, width // 4), width // 2 + 1, (len(train),), generator=draw)
+        sizes = torch.randint(shortest, width // 2 + 1, (len(train),), generator=draw)
         tested = [width // 2, 3 * width // 4, width]
     try:
         first = label_planar(task, points[train], sizes)

@@ -1,4 +1,4 @@
-"""The user's table as a classification task."""
+"""The user's data as classes to tell apart: rows of every class in every part, and a table in tensors."""
 
 from typing import Any
 
@@ -9,9 +9,26 @@ from torch import Tensor
 
 from throughline.data import DataError, Source, standardize, stratified_split
 
-__all__ = ["class_table"]
+__all__ = ["class_rows", "class_table"]
 
 MOST = 100  # classes; beyond, a column of numbers was meant
+
+
+def class_rows(
+    source: Source, labels: NDArray[Any], seed: int, *, test: float, validation: float = 0.0
+) -> tuple[NDArray[np.int64], ...]:
+    """Rows of training, validation (if any) and test part, by `stratified_split`.
+
+    Args:
+        labels: ``(n,)`` classes by name, for the message.
+
+    Raises:
+        DataError: a part cannot hold every class; names the data, and the class if it is one alone.
+    """
+    try:
+        return stratified_split(labels, seed, test=test, validation=validation)
+    except (DataError, ValueError) as error:
+        raise DataError(f"{source.path}: {error}") from None
 
 
 def class_table(
@@ -23,17 +40,19 @@ def class_table(
         Parts ``((n, d) float32, (n,) int64)``, and the names of the classes in the order of their numbers.
 
     Raises:
-        DataError: the target does not hold classes.
+        DataError: the target does not hold classes, one has too few rows, or no other column varies.
     """
     table = source.table()
     names, labels = np.unique(table.y, return_inverse=True)
     if len(names) > MOST:
         raise DataError(
-            f"{table.name}: target {table.target!r} has {len(names)} different values, and at most {MOST} classes are "
+            f"{source.path}: target {table.target!r} has {len(names)} different values, and at most {MOST} classes are "
             "wanted; name a column of classes with --target"
         )
-    rows = stratified_split(labels, seed, test=test, validation=validation)
+    rows = class_rows(source, table.y, seed, test=test, validation=validation)
     columns = standardize(*(table.x[part] for part in rows))
+    if not columns[0].any():
+        raise DataError(f"{source.path}: no column but the target {table.target!r} varies; give one that does")
     return [
         (torch.from_numpy(x).float(), torch.from_numpy(labels[part]).long())
         for x, part in zip(columns, rows, strict=True)

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from throughline.data.planar import PlanarBatch, make_planar
 from throughline.discrete.pointer import PAD
 
-__all__ = ["Task", "are_tours", "epochs", "fresh", "in_unit_square", "selected"]
+__all__ = ["Task", "are_tours", "epochs", "fresh", "in_unit_square", "on_one_line", "selected"]
 
 POOL = 16  # batches that are drawn together
+STRAIGHT = 1e-12  # of the squared extent: a smaller turn counts as none
 
 Task = Literal["hull", "delaunay", "tsp"]
 
@@ -43,6 +44,14 @@ def epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
 def selected(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
     """A batch of a pool for each set of rows."""
     return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
+
+
+def on_one_line(points: Tensor) -> Tensor:
+    """Whether the points ``(B, n, 2)`` of each instance lie on one line, or even at one place: ``(B,)``."""
+    away = points.double() - points[:, :1].double()
+    far = away.gather(1, away.square().sum(-1).argmax(1)[:, None, None].expand(-1, 1, 2))
+    turn = (far[..., 0] * away[..., 1] - far[..., 1] * away[..., 0]).abs().amax(-1)
+    return turn <= STRAIGHT * far.square().sum((-1, -2))
 
 
 def in_unit_square(points: Tensor, lengths: Tensor) -> Tensor:

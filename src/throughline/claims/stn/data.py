@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughline.claims.shared.class_tables import class_table
+from throughline.claims.shared.class_tables import class_rows, class_table
 from throughline.claims.shared.distortion import moved, noisy, uniform
 from throughline.claims.stn.config import Config
 from throughline.claims.stn.tasks import Task, Values, at, scored, shuffled
-from throughline.data import DataError, digits, mnist, stratified_split
+from throughline.data import DataError, Images, digits, mnist, stratified_split
+from throughline.errors import ThroughlineError
 
 __all__ = ["load"]
 
@@ -51,15 +54,22 @@ def _pictures(config: Config, seed: int) -> Task:
             made = made * (1 + values["brightness"] * uniform(len(x), draw, x)).view(-1, 1, 1, 1)
         return noisy(made, values["noise"], draw)
 
-    shares = OWN if config.data is not None else {"test": config.test, "validation": config.valid}
-    train, valid, test = map(torch.from_numpy, stratified_split(images.labels, seed, **shares))
-    if config.data is None:
-        train = train[: config.train]
+    train, valid, test = map(torch.from_numpy, _rows(config, images, seed))
     parts = {
         part: (images.images[rows], images.labels[rows])
         for part, rows in {"train": train, "valid": valid, "test": test}.items()
     }
     return _classifier(config, parts, len(images.classes), ranges, augment)
+
+
+def _rows(config: Config, images: Images, seed: int) -> tuple[NDArray[np.int64], ...]:
+    if config.data is not None:
+        return class_rows(config.data, np.array(images.classes)[images.labels], seed, **OWN)
+    try:
+        train, *rest = stratified_split(images.labels, seed, test=config.test, validation=config.valid)
+    except ValueError as error:
+        raise ThroughlineError(f"{error}; dataset={config.dataset} has no more: --set test=…, --set valid=…") from None
+    return train[: config.train], *rest
 
 
 def _table(config: Config, seed: int) -> Task:
