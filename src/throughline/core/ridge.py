@@ -276,7 +276,7 @@ def _cholesky(system: Tensor, penalty: float) -> Tensor:
         factor: Tensor = torch.linalg.cholesky(system)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         if not system.isfinite().all():
-            raise ValueError(f"x must be finite and its squares too, got {_worst(system)} among the latter") from error
+            raise ValueError(f"x must be finite and its squares too, got {_worst(system)} in XᵀX or XXᵀ") from error
         raise RuntimeError(
             f"the regularised system is not positive definite in {system.dtype}: penalty={penalty:g} is too small for "
             f"these values ({error})"
