@@ -94,6 +94,17 @@ def test_a_system_without_curvature_is_told_of_when_the_others_are_done() -> Non
     torch.testing.assert_close(x[[0, 2]], torch.linalg.solve(a[[0, 2]], torch.ones(2, 6, dtype=D)))
 
 
+def test_a_system_that_stopped_stays_as_it_is() -> None:
+    """Its second direction has no positive curvature; along the residual there would be some again."""
+    a = torch.stack([torch.diag(torch.tensor([3.0, 1.0, -0.5], dtype=D)), definite(3, 0)])
+    b = torch.ones(2, 3, dtype=D)
+    first = conjugate_gradient(lambda p: a[0] @ p, b[0], steps=1)
+    with pytest.warns(RuntimeWarning, match="without positive curvature"):
+        x = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), b, batch_dims=1)
+    torch.testing.assert_close(x[0], first)
+    torch.testing.assert_close(x[1], torch.linalg.solve(a[1], b[1]))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
 def test_a_system_without_an_answer_gives_nan_and_the_others_theirs(bad: float) -> None:
     """In b, in the matrix, and beyond what float32 can square; no warning of a curvature that is none."""
