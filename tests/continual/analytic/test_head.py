@@ -341,25 +341,24 @@ def test_features_are_selected_by_columns_of_x_or_not_at_all() -> None:
     assert not hasattr(expanded, "coef_")
     with pytest.raises(AttributeError, match=r"coef_ is one weight for each column of X: fit with expansion=None"):
         _ = expanded.coef_
-    for search in (SelectFromModel(expanded), RFE(expanded)):
-        with pytest.raises(ValueError, match="importance_getter"):
-            search.fit(x, y)
+    with pytest.raises(ValueError, match="importance_getter"):
+        SelectFromModel(expanded).fit(x, y).get_support()
     assert not hasattr(AnalyticClassifier(None), "coef_")  # before fit
     assert expanded.set_params(expansion=None).fit(x, y).coef_.shape == (10, 64)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, lambda y: np.array(y, dtype=object)])
-def test_labels_of_another_kind_are_named_and_change_nothing(kind: Any) -> None:
+def test_labels_of_another_kind_are_named_and_change_nothing() -> None:
     for first, then, message in (
         ([1, 2], ["1", "b"], "texts after numbers"),
+        ([1, 2], np.array(["1", "b"], dtype=object), "texts after numbers"),
         (["1", "b"], [1, 2], "numbers after texts"),
     ):
-        model = AnalyticClassifier(None).fit(np.eye(2), kind(first))
+        model = AnalyticClassifier(None).fit(np.eye(2), first)
         before = model.predict(np.eye(2))
         with pytest.raises(ValueError, match=f"y must hold labels of one kind in all pieces, got {message}"):
-            model.partial_fit(np.eye(2), kind(then))
+            model.partial_fit(np.eye(2), then)
         assert list(model.predict(np.eye(2))) == list(before)
-        model.partial_fit(np.eye(2)[:1], kind(first[::-1])[:1])
+        model.partial_fit(np.eye(2)[:1], first[:1])
 
 
 @pytest.mark.parametrize("which", LEARNERS)
