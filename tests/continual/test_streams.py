@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,3 +171,24 @@ def test_incremental_tasks_are_shuffled_and_reproducible() -> None:
 def test_incremental_names_the_bad_argument(labels: Tensor, tasks: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         class_incremental(labels, tasks)
+
+
+@pytest.mark.parametrize("deal", [class_incremental, si_blurry])
+def test_targets_are_taken_as_data_sets_have_them(deal: Any) -> None:
+    targets = LABELS.tolist()
+    expected = deal(LABELS, 3, generator=seeded(0))
+    for same in (targets, tuple(targets), np.array(targets), np.array(targets, dtype=np.uint8), LABELS.int()):
+        assert all(a.equal(b) for a, b in zip(deal(same, 3, generator=seeded(0)), expected, strict=True))
+    for wrong, message in (
+        (["a", "b"], r"labels must be integer class ids in a tensor, list or array, got list of str"),
+        (np.array(["a", "b"]), r"labels must be integer class ids in a tensor, list or array, got ndarray"),
+        (None, r"labels must be integer class ids in a tensor, list or array, got NoneType"),
+        ([[1, 2], [1]], r"labels must be integer class ids in a tensor, list or array, got list of list"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            deal(wrong)
+    for wrong in ([1.0, 2.0], np.array([0.5]), [True, False]):
+        with pytest.raises(ValueError, match=r"labels must be integer class ids, got torch\."):
+            deal(wrong)
+    with pytest.raises(ValueError, match=r"labels must be \(n,\) with n >= 1, got shape \(0,\)"):
+        deal([])

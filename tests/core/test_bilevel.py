@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from throughline.core.bilevel import adjoint, hypergradient, inner_hvp, mixed_vjp, unroll
+from throughline.core.sorting import relaxed_sort
 
 D = torch.float64
 Tree = Any
@@ -339,3 +340,96 @@ print(peaks[4], peaks[-1])
     assert (
         late - early < 20 * 641
     )  # kB; one set of weights takes 641, and one left behind a call would make it 300 of them
+
+
+CURVED = {"cg": {"steps": 3}, "neumann": {"lr": 0.1}, "identity": {}, "unrolled": {"lr": 0.1, "steps": 2}}
+TOKENS = torch.randn(2, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return scaled_dot_product_attention(q, k, v)
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+def attending(attention: Callable[..., Tensor], checkpointed: bool = False) -> Loss:
+    """The fused kernels take first derivatives only."""
+
+    def call(x: Tensor, y: Tensor) -> Tensor:
+        return attention(TOKENS @ y, TOKENS, x * TOKENS).square().mean() + 0.5 * y.square().sum()
+
+    if checkpointed:
+        return lambda x, y: checkpoint(call, x, y, use_reentrant=False)
+    return call
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of the outer loss, under vmap
+@pytest.mark.parametrize("method", CURVED)
+def test_attention_is_differentiated_twice(method: str) -> None:
+    x, y = torch.tensor(0.7), torch.eye(8) / 2
+    options = {"method": method, **CURVED[method]}
+    expected = hypergradient(attending(by_hand), attending(by_hand), x, y, **options)
+    for loss in (attending(fused), attending(fused, checkpointed=True)):
+        torch.testing.assert_close(hypergradient(loss, loss, x, y, **options), expected, rtol=1e-4, atol=1e-6)
+    loss, xs = attending(fused), torch.tensor([0.7, -0.4])
+    both = vmap(lambda x: hypergradient(loss, loss, x, y, **options))(xs)
+    torch.testing.assert_close(both[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_transformer_has_hypergradients_and_keeps_its_kernels() -> None:
+    layer, x = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0), torch.randn(8, 5, 16)
+
+    def loss(a: Tensor, b: dict[str, Tensor]) -> Tensor:
+        return functional_call(layer, b, (x,)).square().mean() + a * sum(p.square().sum() for p in b.values())
+
+    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    found = hypergradient(loss, loss, torch.tensor(0.1), dict(layer.named_parameters()), damping=3.0)
+    assert found.isfinite()
+    assert found != 0
+    assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()) == before
+
+
+FUSED_ONLY = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@pytest.mark.parametrize(
+    ("once", "cause"),
+    [
+        (lambda y: relaxed_sort(y).values, "a relaxed sort is differentiable once"),
+        (lambda y: FUSED_ONLY(TOKENS * y[0], TOKENS, TOKENS)[0], "flash_attention.* is not implemented"),
+    ],
+)
+def test_what_has_no_second_derivative_is_named(once: Callable[[Tensor], Tensor], cause: str) -> None:
+    x, y = torch.tensor(0.7), torch.tensor([1.0, 3.0, 2.0])
+    inner = lambda x, y: x * once(y).square().sum()  # noqa: E731
+    with pytest.raises(RuntimeError, match=rf"^inner_loss must be differentiable twice, got .*{cause}.*finite_diff"):
+        hypergradient(lambda x, y: y.sum(), inner, x, y)
+    assert hypergradient(lambda x, y: y.sum(), inner, x, y, method="finite_difference", lr=0.1).isfinite()
+
+
+@pytest.mark.parametrize(("method", "steps"), [("cg", 10), ("neumann", 20), ("unrolled", 1)])
+def test_steps_have_the_documented_defaults(method: str, steps: int) -> None:
+    problem = Quadratic()
+    options = {"method": method, "tol": 1e-15} if method == "cg" else {"method": method, "lr": 0.3 / problem.largest}
+    if method == "cg":  # more unknowns than steps, or one step more would not show
+        problem = Quadratic(n=40)
+    default = problem.estimate(**options)
+    torch.testing.assert_close(default, problem.estimate(**options, steps=steps), rtol=0, atol=0)
+    for other in (steps + 1, steps - 1):
+        if other:
+            assert (problem.estimate(**options, steps=other) - default).abs().max() > 1e-9
+
+
+@pytest.mark.parametrize("method", CURVED)
+def test_nan_gives_nan(method: str) -> None:
+    """In the right-hand side and in the Hessian."""
+    problem = Quadratic()
+    options = {"method": method, **CURVED[method]}
+    for name in ("c", "a"):
+        broken = Quadratic()
+        getattr(broken, name)[-1] = torch.nan
+        if method != "identity" or name == "c":  # which reads no curvature
+            assert broken.estimate(**options).isnan().all(), name
+    assert problem.estimate(**options).isfinite().all()

@@ -70,6 +70,64 @@ def test_a_batch_is_a_loop() -> None:
     torch.testing.assert_close(mapped, alone)
 
 
+def test_a_system_that_is_done_stays_as_it_is() -> None:
+    """A loose tolerance stops one system after a step; the others go on for five more, and must not take it along."""
+    a = definite(6, 2, 3)
+    a[0] = torch.eye(6, dtype=D) + 1e-3 * definite(6, 5)  # a step leaves it a thousandth of b: enough at 1e-2
+    b = torch.randn(3, 6, generator=torch.Generator().manual_seed(3), dtype=D)
+    options = {"steps": 6, "tol": 1e-2}
+    together = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), b, batch_dims=1, **options)
+    first = conjugate_gradient(lambda p: a[0] @ p, b[0], steps=1)
+    torch.testing.assert_close(together[0], first, rtol=1e-12, atol=0)
+    further = conjugate_gradient(lambda p: a[0] @ p, b[0], steps=6, tol=1e-14)
+    assert (together[0] - further).norm() > 1e-5  # what it would have become
+
+
+def test_a_system_without_curvature_is_told_of_when_the_others_are_done() -> None:
+    """It stops at the first step, the others warn of nothing later."""
+    a = definite(6, 2, 3)
+    a[1] = -torch.eye(6, dtype=D)
+    with pytest.warns(RuntimeWarning, match="without positive curvature"):
+        x = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), torch.ones(3, 6, dtype=D), batch_dims=1)
+    assert x[1].count_nonzero() == 0
+    torch.testing.assert_close(x[[0, 2]], torch.linalg.solve(a[[0, 2]], torch.ones(2, 6, dtype=D)))
+
+
+def test_a_system_that_stopped_stays_as_it_is() -> None:
+    """Its second direction has no positive curvature; along the residual there would be some again."""
+    a = torch.stack([torch.diag(torch.tensor([3.0, 1.0, -0.5], dtype=D)), definite(3, 0)])
+    b = torch.ones(2, 3, dtype=D)
+    first = conjugate_gradient(lambda p: a[0] @ p, b[0], steps=1)
+    with pytest.warns(RuntimeWarning, match="without positive curvature"):
+        x = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), b, batch_dims=1)
+    torch.testing.assert_close(x[0], first)
+    torch.testing.assert_close(x[1], torch.linalg.solve(a[1], b[1]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
+def test_a_system_without_an_answer_gives_nan_and_the_others_theirs(bad: float) -> None:
+    """In b, in the matrix, and beyond what float32 can square; no warning of a curvature that is none."""
+    a, b = definite(4, 0, 3).float(), torch.ones(3, 4)
+    expected = torch.linalg.solve(a, b)
+    spoilt = b.clone()
+    spoilt[1, 2] = bad
+    x = conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), spoilt, batch_dims=1)
+    assert x[1].isnan().all()
+    torch.testing.assert_close(x[[0, 2]], expected[[0, 2]], rtol=1e-4, atol=1e-4)
+    mapped = torch.func.vmap(lambda m, v: conjugate_gradient(lambda p: m @ p, v))(a, spoilt)
+    torch.testing.assert_close(mapped, x, equal_nan=True)
+    broken = a.clone()
+    broken[1, 2, 2] = torch.nan
+    x = conjugate_gradient(lambda p: (broken @ p.unsqueeze(-1)).squeeze(-1), b, batch_dims=1)
+    assert x[1].isnan().all()
+    torch.testing.assert_close(x[[0, 2]], expected[[0, 2]], rtol=1e-4, atol=1e-4)
+
+
+def test_no_systems_have_no_solutions() -> None:
+    x = conjugate_gradient(lambda p: 2 * p, torch.zeros(0, 3), batch_dims=1)
+    assert x.shape == (0, 3)
+
+
 def test_trees_are_one_vector() -> None:
     a, b = definite(5, 4), torch.linspace(1, 2, 5, dtype=D)
 
@@ -114,3 +172,11 @@ def test_the_series_is_the_dense_sum() -> None:
     step = torch.eye(5, dtype=D) - 0.3 * a
     dense = 0.3 * sum(torch.linalg.matrix_power(step, j) @ b for j in range(8))  # steps + 1 terms
     torch.testing.assert_close(neumann_series(lambda p: a @ p, b, lr=0.3, steps=7), dense)
+
+
+def test_twenty_products_are_the_default_of_the_series() -> None:
+    products = []
+    a, b = definite(5, 6), torch.linspace(-1, 1, 5, dtype=D)
+    default = neumann_series(lambda p: products.append(p) or a @ p, b, lr=0.3)
+    assert len(products) == 20
+    torch.testing.assert_close(default, neumann_series(lambda p: a @ p, b, lr=0.3, steps=20), rtol=0, atol=0)

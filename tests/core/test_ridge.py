@@ -311,3 +311,32 @@ def test_failed_factorisations_name_the_penalty() -> None:
 
 def test_repr_says_what_it_holds() -> None:
     assert repr(RecursiveRidge(3, 2, penalty=0.5)) == "RecursiveRidge(3, 2, penalty=0.5, form='information')"
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_rows_that_are_no_numbers_are_named_and_targets_stay_apart(bad: float) -> None:
+    for n, d in ((6, 3), (3, 6)):
+        x, y = normal(n, d), normal(n, 2, seed=1)
+        expected = ridge(x, y)
+        spoilt = y.clone()
+        spoilt[1, 0] = torch.nan
+        assert ridge(x, spoilt)[:, 0].isnan().all()
+        torch.testing.assert_close(ridge(x, spoilt)[:, 1], expected[:, 1])
+        x[1, 1] = bad
+        with pytest.raises(ValueError, match=r"x must be finite and its squares too, got -?(nan|inf)"):
+            ridge(x, y)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_autocast_leaves_it_alone(form: str) -> None:
+    """Also a stream whose state is in float32, which autocast would multiply in bfloat16."""
+    x, y = normal(20, 5).float(), normal(20, 2, seed=1).float()
+
+    def learned() -> tuple[Tensor, ...]:
+        stream = RecursiveRidge(5, form=form, dtype=torch.float32).update(x[:12], y[:12]).update(x[12:], y[12:])
+        return stream.weight, stream(x), ridge(x, y)
+
+    expected = learned()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = learned()
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)

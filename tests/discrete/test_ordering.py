@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,32 +188,52 @@ def test_training_pulls_the_views_together() -> None:
     assert ((one @ other.T).argmax(1) == torch.arange(16)).double().mean() > 0.9
 
 
-def _share(rank: int, port: int, folder: str) -> None:
+SPLITS = [(4, 4), (5, 3), (2, 6)]
+
+
+def _share(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    z = noise(2, 8, 5)[:, 4 * rank : 4 * rank + 4].clone().requires_grad_()
-    losses = [GroupOrderingLoss(6, gather_distributed=True, stop_gradient=stop)(z) for stop in (True, False)]
-    gradients = [torch.autograd.grad(loss, z)[0] for loss in losses]
-    torch.save(([loss.detach() for loss in losses], gradients), Path(folder) / f"{rank}.pt")
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    found = []
+    for split in SPLITS:
+        z = noise(2, 8, 5).split(split, 1)[rank].clone().requires_grad_()
+        for stop in (True, False):
+            loss = GroupOrderingLoss(6, gather_distributed=True, stop_gradient=stop)(z) * split[rank] / 8
+            found.append((loss.detach(), torch.autograd.grad(loss, z)[0]))
+    messages = []
+    for batch, negatives in (((8, 0)[rank], 6), ((4, 3)[rank], 7)):
+        with pytest.raises(ValueError, match=r"views|negatives") as caught:
+            GroupOrderingLoss(negatives, gather_distributed=True)(noise(2, batch, 5))
+        messages.append(str(caught.value))
+    torch.save((found, messages), Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    """Six negatives from halves of four samples: only the gathered batch has them."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_share, (port, str(tmp_path)), nprocs=2)
-    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
-    for setting, stop_gradient in enumerate((True, False)):
+    """Six negatives from parts of eight samples, also of unequal size: only the gathered batch has them."""
+    torch.multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    ranks, messages = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    for setting, pair in enumerate(zip(*ranks, strict=True)):
         whole = noise(2, 8, 5).requires_grad_()
-        expected = GroupOrderingLoss(6, stop_gradient=stop_gradient)(whole)
-        torch.testing.assert_close(sum(loss[setting] for loss in losses) / 2, expected.detach())
-        together = torch.cat([gradient[setting] for gradient in gradients], 1) / 2  # as DDP averages
+        expected = GroupOrderingLoss(6, stop_gradient=setting % 2 == 0)(whole)
+        torch.testing.assert_close(sum(loss for loss, _ in pair), expected.detach())
+        together = torch.cat([gradient for _, gradient in pair], 1)
         torch.testing.assert_close(together, torch.autograd.grad(expected, whole)[0])
+    none, few = messages[0]
+    assert messages[1] == messages[0]  # each process is told, and none waits for the other
+    assert none == "views must hold a sample in every process, got batches of 8, 0"
+    assert few.endswith("7 negatives need a batch of at least 8, got 7")
+
+
+@pytest.mark.parametrize("make", [GroupOrderingLoss, functools.partial(GroupOrderingLoss, positive_views=2)])
+def test_keys_are_detached_unless_asked_otherwise(make: Callable[..., GroupOrderingLoss]) -> None:
+    gradients = []
+    for options in ({}, {"stop_gradient": True}, {"stop_gradient": False}):
+        z = noise(2, 8, 5).requires_grad_()
+        gradients.append(torch.autograd.grad(make(3, **options)(z), z)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+    assert not torch.allclose(gradients[0], gradients[2])
 
 
 @pytest.mark.parametrize(

@@ -11,30 +11,33 @@ import math
 import torch
 from torch import Tensor
 
+from throughline.continual.labels import Labels, class_ids
+
 __all__ = ["class_incremental", "si_blurry"]
 
 
-def class_incremental(labels: Tensor, tasks: int = 5, *, generator: torch.Generator | None = None) -> list[Tensor]:
+def class_incremental(labels: Labels, tasks: int = 5, *, generator: torch.Generator | None = None) -> list[Tensor]:
     """Deal classes out over tasks at random, equally many to each, and every sample to the task of its class.
 
     Where the number of classes is no multiple of ``tasks``, the first tasks have one class more. Samples are shuffled
     within a task.
 
     Args:
-        labels: ``(n,)`` integer class ids of any value, n >= 1.
+        labels: ``(n,)`` integer class ids of any value, n >= 1: a tensor, or the list or array that a data set has.
         tasks: T, at least 1 and at most the number of classes.
 
     Returns:
         T index tensors, none empty, together a permutation of ``range(n)``.
 
     Raises:
-        ValueError: an argument out of range.
+        TypeError: ``labels`` are not numbers.
+        ValueError: labels that are not integers, or an argument out of range.
 
     >>> stream = class_incremental(torch.arange(10).repeat(20))
     >>> [len(torch.arange(10).repeat(20)[task].unique()) for task in stream]
     [2, 2, 2, 2, 2]
     """
-    _check(labels, tasks)
+    labels = _checked(labels, tasks)
     device = generator.device if generator is not None else torch.device("cpu")
     ids, which = torch.unique(labels.to(device), return_inverse=True)
     if tasks > len(ids):
@@ -47,7 +50,7 @@ def class_incremental(labels: Tensor, tasks: int = 5, *, generator: torch.Genera
 
 
 def si_blurry(
-    labels: Tensor,
+    labels: Labels,
     tasks: int = 5,
     *,
     disjoint: float = 0.5,
@@ -61,7 +64,7 @@ def si_blurry(
     random, which keeps the size of every task. Samples are shuffled within a task.
 
     Args:
-        labels: ``(n,)`` integer class ids of any value, n >= 1.
+        labels: ``(n,)`` integer class ids of any value, n >= 1: a tensor, or the list or array that a data set has.
         tasks: T >= 1.
         disjoint: ratio of disjoint classes, in [0, 1].
         blurry: ratio of spread samples, in [0, 1].
@@ -71,13 +74,14 @@ def si_blurry(
         ``torch.utils.data.Subset`` or index with them.
 
     Raises:
-        ValueError: an argument out of range.
+        TypeError: ``labels`` are not numbers.
+        ValueError: labels that are not integers, or an argument out of range.
 
     >>> stream = si_blurry(torch.arange(10).repeat(20), tasks=3)
     >>> torch.cat(stream).sort().values.equal(torch.arange(200))
     True
     """
-    _check(labels, tasks)
+    labels = _checked(labels, tasks)
     for name, ratio in (("disjoint", disjoint), ("blurry", blurry)):
         if not 0 <= ratio <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {ratio}")
@@ -108,10 +112,10 @@ def _dealt(task: Tensor, tasks: int, device: torch.device, generator: torch.Gene
     return list(torch.split(shuffled.to(device), torch.bincount(task, minlength=tasks).tolist()))
 
 
-def _check(labels: Tensor, tasks: int) -> None:
-    if labels.dim() != 1 or len(labels) == 0:
-        raise ValueError(f"labels must be (n,) with n >= 1, got shape {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integer class ids, got {labels.dtype}")
+def _checked(labels: Labels, tasks: int) -> Tensor:
+    ids = class_ids(labels)
+    if ids.dim() != 1 or len(ids) == 0:
+        raise ValueError(f"labels must be (n,) with n >= 1, got shape {tuple(ids.shape)}")
     if tasks < 1:
         raise ValueError(f"tasks must be at least 1, got {tasks}")
+    return ids

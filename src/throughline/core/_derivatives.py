@@ -5,12 +5,15 @@ of `torch.func`, such as ``vmap``, allow nothing but themselves inside.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.func import grad, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_structure
 
 from throughline.core._trees import Tree, tree_map, tree_unflatten
@@ -52,9 +55,10 @@ def slope(loss: Loss, x: Tree, y: Tree, name: str) -> Tree:
                 _check_followed((), name)
             return value
 
-        return grad(following, argnums=1)(x, y)
+        with _twice():
+            return grad(following, argnums=1)(x, y)
     further = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), _twice() if further else nullcontext():
         y = tree_map(lambda leaf: leaf if further and leaf.requires_grad else leaf.detach().requires_grad_(), y)
         value = checked(x, y)
         leaves, spec = tree_flatten(y)
@@ -76,7 +80,7 @@ def second_derivatives(loss: Loss, x: Tree, y: Tree, name: str) -> tuple[Product
     with torch.enable_grad():
         x, y = _leaves(x), _leaves(y)
         first = slope(loss, x, y, name)
-    return pullback(first, y), pullback(first, x)
+    return _named(pullback(first, y), name), _named(pullback(first, x), name)
 
 
 def pullback(result: Tree, argument: Tree) -> Product:
@@ -87,14 +91,15 @@ def pullback(result: Tree, argument: Tree) -> Product:
         pairs = [(o, v) for o, v in zip(outputs, tree_flatten(p)[0], strict=True) if o.requires_grad]
         if not pairs:
             return tree_map(torch.zeros_like, tree_map(Tensor.detach, argument))
-        found = torch.autograd.grad(
-            [o for o, _ in pairs],
-            leaves,
-            [v for _, v in pairs],
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        with _twice():
+            found = torch.autograd.grad(
+                [o for o, _ in pairs],
+                leaves,
+                [v for _, v in pairs],
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         return tree_unflatten(found, spec)
 
     return pull
@@ -115,6 +120,29 @@ def eager(function: F) -> F:
 def transformed() -> bool:
     """Whether a transform of `torch.func` is at work."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def _twice() -> AbstractContextManager[None]:
+    """Attention by the kernel that has a second derivative, also where a checkpoint computes it once more."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _named(product: Product, name: str) -> Product:
+    """The product, with the loss named where something in it has no second derivative."""
+
+    def call(p: Tree) -> Tree:
+        try:
+            return product(p)
+        except RuntimeError as error:
+            if not re.search("not implemented|differentiable once|once_differentiable", str(error)):
+                raise
+            cause = str(error).partition("\n")[0].rstrip(".")
+            raise RuntimeError(
+                f"{name} must be differentiable twice, got an operation that is not ({cause}); "
+                "method='finite_difference' of hypergradient needs first derivatives only"
+            ) from error
+
+    return call
 
 
 def _leaves(tree: Tree) -> Tree:

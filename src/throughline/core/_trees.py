@@ -1,10 +1,11 @@
 """Nested dicts, lists and tuples of tensors as vectors: checked leaves, inner products, sums."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_structure, tree_unflatten
 
 __all__ = ["Tree", "add_scaled", "check_like", "dot", "leaves_of", "tree_map", "tree_unflatten", "widened"]
 
@@ -33,11 +34,11 @@ def leaves_of(tree: Tree, name: str) -> list[Tensor]:
 
 def check_like(tree: Tree, like: Tree, name: str, other: str) -> None:
     """Raise a ValueError unless ``tree`` has the structure and shapes of ``like``."""
-    ours, spec = tree_flatten(tree)
+    ours, spec = leaves_of(tree, name), tree_structure(tree)
     theirs, wanted = tree_flatten(like)
     if spec != wanted:
         raise ValueError(f"{name} must have the structure of {other}, {wanted}, got {spec}")
-    for a, b in zip(leaves_of(ours, name), theirs, strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         if a.shape != b.shape:
             raise ValueError(f"{name} must have the shapes of {other}, got {tuple(a.shape)} for {tuple(b.shape)}")
 
@@ -46,8 +47,9 @@ def dot(a: Tree, b: Tree, batch_dims: int = 0) -> Tensor:
     """Σ ⟨a, b⟩ over the leaves, in float32 at least; the first ``batch_dims`` dimensions are kept."""
     parts: list[Tensor] = []
     for u, v in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
-        shape = (*u.shape[:batch_dims], -1)
-        parts.append(torch.linalg.vecdot(widened(u).reshape(shape), widened(v).reshape(shape)))
+        shape = (*u.shape[:batch_dims], math.prod(u.shape[batch_dims:]))
+        with torch.autocast(u.device.type, enabled=False):
+            parts.append(torch.linalg.vecdot(widened(u).reshape(shape), widened(v).reshape(shape)))
     return sum(parts[1:], parts[0])
 
 

@@ -65,8 +65,10 @@ def hypergradient(
     - ``"finite_difference"``: one step of descent, as ``"unrolled"`` with steps = 1, and a central difference of
       ∇_x g in place of second derivatives, at the memory of a first-order gradient (DARTS); lr = 0 leaves ∇_x F.
 
-    Losses must give the same value when they are called again: fix their dropout masks. cuDNN's recurrent layers have
-    no second derivative; on CUDA call this inside ``torch.backends.cudnn.flags(enabled=False)``.
+    Losses must give the same value when they are called again: fix their dropout masks. Attention is computed by
+    PyTorch's math kernel wherever it is differentiated twice, since no other has a second derivative. Neither have
+    cuDNN's recurrent layers; on CUDA call this inside ``torch.backends.cudnn.flags(enabled=False)``. Inside autocast
+    the losses follow it, and what is done with their gradients stays in the parameters' dtype.
 
     Args:
         outer_loss: F, ``(outer_params, inner_params) -> scalar``.
@@ -90,6 +92,7 @@ def hypergradient(
         TypeError: a parameter that is no floating point tensor, or a loss that is no tensor.
         ValueError: an argument out of range, missing, or given and not used by the method; a loss that is not scalar
             or does not depend on the inner parameters; an empty tree, an ``init`` of another structure.
+        RuntimeError: ``inner_loss`` holds an operation without a second derivative.
 
     >>> x, y, target = torch.tensor(0.5), torch.tensor([2.0, 4.0]), torch.tensor([3.0, 6.0])
     >>> inner = lambda x, y: (y - target).square().sum() / 2 + x * y.square().sum() / 2  # ridge: y* = target / (1 + x)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from throughline.core._derivatives import transformed
 from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map, widened
 
 __all__ = ["conjugate_gradient", "neumann_series"]
@@ -33,7 +34,8 @@ def conjugate_gradient(
     one on whose search direction p the curvature pᵀAp is not positive stops with a warning and what it has so far.
     Iterates and inner products are float32 at least. Differentiable, through the iterations; the loop ends early on
     the CPU alone, where looking at the residual costs nothing. Under ``torch.func.vmap`` every problem has its own
-    mask, and no warning is given.
+    mask; inside the transforms no warning is given. A system in which a NaN turns up, or a number too large to square,
+    has NaN for its solution.
 
     Args:
         matvec: p -> A p, for trees of the structure of ``b``; linear, symmetric, without side effects.
@@ -73,6 +75,7 @@ def conjugate_gradient(
     direction = residual
     size = dot(residual, residual, batch_dims)
     enough = tol**2 * dot(target, target, batch_dims)
+    lost = ~enough.isfinite()  # the systems whose answer is NaN
     active = size > enough
     flat = torch.zeros_like(active)  # the systems that met a direction without positive curvature
     for _ in range(steps):
@@ -80,7 +83,8 @@ def conjugate_gradient(
             break
         image = product(direction)
         curvature = dot(direction, image, batch_dims)
-        flat = flat | (active & ~(curvature > 0))
+        lost = lost | (active & curvature.isnan())
+        flat = flat | (active & (curvature <= 0))
         active = active & (curvature > 0)
         step = torch.where(active, size / torch.where(active, curvature, 1), 0)
         x = add_scaled(x, step, direction)
@@ -88,13 +92,16 @@ def conjugate_gradient(
         before, size = size, torch.where(active, dot(residual, residual, batch_dims), size)
         direction = add_scaled(residual, torch.where(active, size / torch.where(active, before, 1), 0), direction)
         active = active & (size > enough)
-    if not torch._C._functorch.is_batchedtensor(flat) and bool(flat.any()):
+    if not transformed() and bool(flat.any()):
         warnings.warn(
             "conjugate_gradient stopped at a direction without positive curvature: the matrix is not positive definite "
             "there; add damping",
             RuntimeWarning,
             stacklevel=2,
         )
+    lost = lost | ~size.isfinite()
+    if not _visible(lost) or bool(lost.any()):
+        x = add_scaled(x, torch.where(lost, torch.nan, 0).to(size), target)
     return tree_map(Tensor.to, x, dtypes)
 
 
@@ -140,5 +147,5 @@ def check_solver(*, steps: int = 1, **positive: float) -> None:
 
 
 def _visible(mask: Tensor) -> bool:
-    """Whether the mask can be looked at for nothing: neither on another device nor one of many under vmap."""
-    return mask.device.type == "cpu" and not torch._C._functorch.is_batchedtensor(mask)
+    """Whether the mask can be looked at for nothing: neither on another device nor inside a transform."""
+    return mask.device.type == "cpu" and not transformed()

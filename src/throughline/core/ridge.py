@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from throughline.core._growing import resize_to_saved
+from throughline.core.checks import check_floating, check_tensor
 
 __all__ = ["RecursiveRidge", "ridge"]
 
@@ -33,24 +34,25 @@ def ridge(x: Tensor, y: Tensor, *, penalty: float = 1.0) -> Tensor:
 
     Raises:
         TypeError: ``x`` is not floating point.
-        ValueError: shapes that do not fit, or a bad ``penalty``.
+        ValueError: shapes that do not fit, a bad ``penalty``, or an ``x`` that is not finite.
         RuntimeError: the system is not positive definite in this precision: ``penalty`` is too small for it.
 
     >>> ridge(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]), penalty=5.0)
     tensor([[1.]])
     """
     _check_penalty(penalty)
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
+    check_floating("x", x)
+    check_tensor("y", y)
     if x.dim() < 2 or y.dim() < 2 or x.shape[-2] != y.shape[-2]:
         raise ValueError(f"x must be (..., n, d) and y (..., n, c), got {tuple(x.shape)} and {tuple(y.shape)}")
     work = torch.promote_types(x.dtype, torch.float32)
     a, b = x.to(work), y.to(work)
     eye = torch.eye(min(a.shape[-2:]), dtype=work, device=a.device)
-    if a.shape[-1] <= a.shape[-2]:
-        weight = torch.cholesky_solve(a.mT @ b, _cholesky(a.mT @ a + penalty * eye, penalty))
-    else:
-        weight = a.mT @ torch.cholesky_solve(b, _cholesky(a @ a.mT + penalty * eye, penalty))
+    with torch.autocast(a.device.type, enabled=False):
+        if a.shape[-1] <= a.shape[-2]:
+            weight = torch.cholesky_solve(a.mT @ b, _cholesky(a.mT @ a + penalty * eye, penalty))
+        else:
+            weight = a.mT @ torch.cholesky_solve(b, _cholesky(a @ a.mT + penalty * eye, penalty))
     return weight.to(x.dtype)
 
 
@@ -162,10 +164,13 @@ class RecursiveRidge(nn.Module):
         """Take in rows ``x (n, d)`` with targets ``y (n, c)``, missing columns counting as zeros; then forget them.
 
         Raises:
+            TypeError: ``x`` or ``y`` is no tensor.
             ValueError: shapes that do not fit, or values that are not finite (or whose squares are not).
             RuntimeError: the covariance form lost positive definiteness: ``penalty`` is too small for the data.
                 After either error the learner is as it was.
         """
+        check_tensor("x", x)
+        check_tensor("y", y)
         if x.dim() != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"x must be (n, {self.in_features}), got shape {tuple(x.shape)}")
         if y.dim() != 2 or y.shape[0] != x.shape[0]:
@@ -184,7 +189,8 @@ class RecursiveRidge(nn.Module):
             self.moment = columns
         else:
             y = nn.functional.pad(y, (0, columns.shape[1] - y.shape[1]))
-            self.covariance = _gain(self.covariance, columns, x, y, self.penalty)
+            with torch.autocast(x.device.type, enabled=False):
+                self.covariance = _gain(self.covariance, columns, x, y, self.penalty)
             self.coefficients = columns
         self._count += x.shape[0]
         self._solved = None
@@ -218,13 +224,16 @@ class RecursiveRidge(nn.Module):
         """``(..., d)`` to ``(..., out_features)``, computed in the state's dtype, returned in that of ``x``.
 
         Raises:
+            TypeError: ``x`` is no tensor.
             ValueError: ``x`` of another width, or no data yet.
         """
+        check_tensor("x", x)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x must be (..., {self.in_features}), got shape {tuple(x.shape)}")
         if self.num_samples == 0:
             raise ValueError("update must be called with data before forward, got 0 samples so far")
-        scores = x.to(self._columns) @ self.weight
+        with torch.autocast(x.device.type, enabled=False):
+            scores = x.to(self._columns) @ self.weight
         return scores.to(x.dtype) if x.is_floating_point() else scores
 
     def extra_repr(self) -> str:
@@ -266,9 +275,11 @@ def _cholesky(system: Tensor, penalty: float) -> Tensor:
     try:
         factor: Tensor = torch.linalg.cholesky(system)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        if not system.isfinite().all():
+            raise ValueError(f"x must be finite and its squares too, got {_worst(system)} in XᵀX or XXᵀ") from error
         raise RuntimeError(
             f"the regularised system is not positive definite in {system.dtype}: penalty={penalty:g} is too small for "
-            f"these values, or they are not finite ({error})"
+            f"these values ({error})"
         ) from error
     return factor
 

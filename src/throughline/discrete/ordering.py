@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core.checks import check_floating
 from throughline.core.sorting import Distribution, Network, check_relaxation, relaxed_sort
 
 __all__ = ["GroupOrderingLoss", "group_ordering_loss"]
@@ -53,8 +54,7 @@ def group_ordering_loss(
     if reduction not in ("mean", "none"):
         raise ValueError(f'reduction must be "mean" or "none", got {reduction!r}')
     for name, group in (("positive", positive), ("negative", negative)):
-        if not group.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {group.dtype}")
+        check_floating(name, group)
         if group.ndim == 0 or group.numel() == 0:
             raise ValueError(f"{name} must have shape (..., n) with no empty dimension, got {tuple(group.shape)}")
     if positive.shape[:-1] != negative.shape[:-1]:
@@ -88,7 +88,8 @@ class GroupOrderingLoss(nn.Module):
         stop_gradient: gradients flow through the anchor only.
         distribution: the comparator's relaxation, see `throughline.core.sorting.order_probability`.
         network: "odd_even" or "bitonic".
-        gather_distributed: negatives come from the batches of all processes, which must be equally large.
+        gather_distributed: negatives come from the batches of all processes, of any size but none. Every process
+            takes the mean over its own anchors.
 
     Raises:
         ValueError: an argument is out of range.
@@ -170,8 +171,9 @@ class GroupOrderingLoss(nn.Module):
         """The K largest similarities of every anchor to other samples of its view, ``(V, B, K)``."""
         batch, first = anchors.shape[1], 0
         if self.gather_distributed:
-            first = torch.distributed.get_rank() * batch
-            keys = _Gather.apply(keys)  # type: ignore[no-untyped-call]
+            sizes = _sizes(keys)
+            first = sum(sizes[: torch.distributed.get_rank()])
+            keys = _Gather.apply(keys, sizes)  # type: ignore[no-untyped-call]
         if self.negatives >= keys.shape[1]:
             raise ValueError(
                 f"negatives must be smaller than the batch, the anchor itself being none: {self.negatives} negatives "
@@ -202,36 +204,44 @@ def _like_input(loss: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _stacked(views: Tensor | Sequence[Tensor]) -> Tensor:
+    for view in views:
+        check_floating("views", view)
     shapes = [tuple(view.shape) for view in views]
     if len(shapes) < 2:
         raise ValueError(f"views must be at least two, got {len(shapes)}")
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise ValueError(f"views must all have one shape (B, D), got {', '.join(map(str, dict.fromkeys(shapes)))}")
-    z = views if isinstance(views, Tensor) else torch.stack(tuple(views))
-    if not z.is_floating_point():
-        raise TypeError(f"views must be floating point, got {z.dtype}")
-    return z
+    return views if isinstance(views, Tensor) else torch.stack(tuple(views))
 
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def _sizes(keys: Tensor) -> list[int]:
+    """The batch of each process."""
+    own = torch.tensor([keys.shape[1]], device=keys.device)
+    sizes = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(sizes, own)
+    found = [int(size) for size in sizes]
+    if 0 in found:  # told to every process, so that none waits for one that has stopped
+        raise ValueError(f"views must hold a sample in every process, got batches of {', '.join(map(str, found))}")
+    return found
+
+
 class _Gather(torch.autograd.Function):
-    """The keys of all processes, ``(V, B, D)`` to ``(V, processes · B, D)``; gradients of all processes add up."""
+    """The keys of all processes, ``(V, B, D)`` to ``(V, Σ B, D)``; gradients of all processes add up."""
 
     @staticmethod
-    def forward(ctx: Any, keys: Tensor) -> Tensor:
-        parts = [torch.empty_like(keys, memory_format=torch.contiguous_format) for _ in range(_processes())]
-        torch.distributed.all_gather(parts, keys.contiguous())
-        return torch.cat(parts, 1)
+    def forward(ctx: Any, keys: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        padded = F.pad(keys, (0, 0, 0, max(sizes) - keys.shape[1])).contiguous()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[:, :size] for part, size in zip(parts, sizes, strict=True)], 1)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         total = grad_output.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total)
-        return total.chunk(_processes(), 1)[torch.distributed.get_rank()]
-
-
-def _processes() -> int:
-    return int(torch.distributed.get_world_size())
+        return torch.split(total, ctx.sizes, 1)[torch.distributed.get_rank()], None

@@ -28,6 +28,8 @@ def rejects(subject: type[nn.Module]) -> tuple[Bad, ...]:
         Bad(ValueError, r"features must be \(n, 3\), got shape \(3,\)", do=lambda m: m.partial_fit(ONES[0], IDS)),
         Bad(ValueError, r"labels must be \(8,\) .* got shape \(7,\)", do=lambda m: m.partial_fit(ONES, IDS[1:])),
         Bad(ValueError, r"labels must be integer .* torch.float64", do=lambda m: m.partial_fit(ONES, ONES[:, 0])),
+        Bad(TypeError, r"labels must be .*, got list of str", do=lambda m: m.partial_fit(ONES, ["a"] * 8)),
+        Bad(TypeError, r"features must be a tensor, got ndarray", do=lambda m: m.partial_fit(ONES.numpy(), IDS)),
         Bad(ValueError, r"features must be finite", do=lambda m: m.partial_fit(ONES / 0, IDS)),
         Bad(ValueError, r"partial_fit must be called with data", do=lambda m: subject(3)(ONES)),
         Bad(ValueError, r"partial_fit must be called with data", do=lambda m: subject(3).predict(ONES)),
@@ -41,6 +43,10 @@ def labelled(generator: Generator) -> tuple[Tensor, Tensor]:
 
 PENALTY = Bad(ValueError, r"penalty must be positive and finite, got 0\.0", penalty=0.0)
 
+NOT_PARTS = {
+    "throughline.continual.labels.Labels": "a type: what is taken for class ids",
+    "throughline.continual.labels.class_ids": "the check of labels, which those of all learners and streams go through",
+}
 PARTS = [
     Part(
         RandomExpansion,
@@ -89,12 +95,18 @@ PARTS = [
             PENALTY,
             Bad(NotFittedError, r"not fitted", do=lambda c: c.predict(np.ones((2, 4)))),
             Bad(ValueError, r"NaN", torch.full((3, 2), torch.nan), torch.tensor([0, 1, 0])),
+            Bad(
+                ValueError,
+                r"y must hold labels of one kind in all pieces, got texts after numbers",
+                do=lambda c: c.fit(np.eye(2), [1, 2]).partial_fit(np.eye(2), ["1", "b"]),
+            ),
         ),
     ),
     Part(
         si_blurry,
         lambda g: (torch.randint(5, (40,), generator=g),),
         {"tasks": 3},
+        foreign=(0,),
         bad=(
             Bad(ValueError, r"tasks must be at least 1, got 0", tasks=0),
             Bad(ValueError, r"disjoint must be in \[0, 1\], got 1\.5", disjoint=1.5),
@@ -103,8 +115,8 @@ PARTS = [
             Bad(ValueError, r"labels must be integer class ids, got torch.float32", torch.zeros(4)),
         ),
         skips={
-            **dict.fromkeys(("gradcheck", "dtype"), "labels in, indices out"),
-            "batch": "one stream at a time: the sizes of its tasks are random",
+            **dict.fromkeys(("gradcheck", "dtype", "autocast", "nan"), "labels in, indices out"),
+            **dict.fromkeys(("batch", "transforms"), "one stream at a time: the sizes of its tasks are random"),
             "fullgraph": "the sizes of the tasks depend on the data",
         },
     ),
@@ -112,6 +124,7 @@ PARTS = [
         class_incremental,
         lambda g: (torch.randint(5, (40,), generator=g),),
         {"tasks": 3},
+        foreign=(0,),
         edges={"single": lambda: (torch.arange(3),)},  # a class for each task
         bad=(
             Bad(ValueError, r"tasks must be at least 1, got 0", tasks=0),
@@ -120,8 +133,8 @@ PARTS = [
             Bad(ValueError, r"labels must be integer class ids, got torch.float32", torch.zeros(4)),
         ),
         skips={
-            **dict.fromkeys(("gradcheck", "dtype"), "labels in, indices out"),
-            "batch": "one stream at a time: the sizes of its tasks differ",
+            **dict.fromkeys(("gradcheck", "dtype", "autocast", "nan"), "labels in, indices out"),
+            **dict.fromkeys(("batch", "transforms"), "one stream at a time: the sizes of its tasks differ"),
             "fullgraph": "the sizes of the tasks depend on the data",
         },
     ),

@@ -278,8 +278,42 @@ def test_compiles_whole(network: Network) -> None:
 def test_second_derivatives_are_refused_not_wrong() -> None:
     x = noise(4).requires_grad_()
     (gradient,) = torch.autograd.grad(relaxed_sort(x).values.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="a relaxed sort is differentiable once"):
         gradient.sum().backward()
+    u = noise(4, seed=1).requires_grad_()
+    (gradient,) = torch.autograd.grad(relaxed_sort(x).apply(u).square().sum(), u, create_graph=True)
+    with pytest.raises(RuntimeError, match="a relaxed sort is differentiable once"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_transforms_of_functions_nest(network: Network) -> None:
+    """vmap of grad, grad of vmap, and two vmaps, of which each maps over one argument alone."""
+
+    def lowest(x: Tensor, u: Tensor) -> Tensor:
+        return relaxed_sort(x, network=network).adjoint(u).square().sum()
+
+    x, u = noise(3, 5), noise(2, 5, seed=1)
+    expected = torch.stack([torch.stack([lowest(a, b) for b in u]) for a in x])
+    pairs = torch.func.vmap(torch.func.vmap(lowest, (None, 0)), (0, None))
+    torch.testing.assert_close(pairs(x, u), expected)
+    for at, leaf in enumerate((x.clone().requires_grad_(), u.clone().requires_grad_())):
+        total = lambda *args: pairs(*args).sum()  # noqa: E731
+        by_hand = [lowest(a, b) for a in (leaf if at == 0 else x) for b in (leaf if at == 1 else u)]
+        (wanted,) = torch.autograd.grad(torch.stack(by_hand).sum(), leaf)
+        torch.testing.assert_close(torch.func.grad(total, argnums=at)(x, u), wanted)
+        each = torch.func.vmap(torch.func.vmap(torch.func.grad(lowest, argnums=at), (None, 0)), (0, None))(x, u)
+        torch.testing.assert_close(each.sum(1 - at), wanted)
+
+
+def test_a_fixed_relaxation_keeps_nothing_for_its_gradient() -> None:
+    """α that needs no gradient costs no differences, also with gradients in what is sorted by it."""
+    kept = []
+    order, u = relaxed_sort(noise(64)), noise(64, seed=1).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        result = order.apply(u).square().sum()
+    assert sum(kept) < 2 * 64 * 32 + 64 * 2
+    torch.testing.assert_close(torch.autograd.grad(result, u)[0], 2 * order.adjoint(order.apply(u.detach())))
 
 
 def test_memory_is_linear_in_layers() -> None:

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
 from throughline.continual.analytic.head import AnalyticHead
 
@@ -30,7 +31,8 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: ``(C,)``, sorted, those seen so far.
-        coef_: ``(C, d)``, in the order of ``classes_``.
+        coef_: ``(C, m)``, in the order of ``classes_``; without ``expansion`` alone, since only then there is a weight
+            for each column of X.
         n_features_in_: columns of X.
         head_: the `AnalyticHead` underneath; its ids are positions in the order of appearance.
 
@@ -63,6 +65,13 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
+    @property
+    def coef_(self) -> NDArray[np.float64]:
+        if not isinstance(self.head_.expansion, nn.Identity):
+            raise AttributeError("coef_ is one weight for each column of X: fit with expansion=None to have it")
+        weights: NDArray[np.float64] = self.head_.weight[:, self._columns].mT.contiguous().numpy()
+        return weights
+
     def _learn(self, X: Any, y: Any, *, reset: bool) -> Self:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
         check_classification_targets(y)
@@ -75,6 +84,9 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 generator=torch.Generator().manual_seed(seed),
             )
             self.classes_, self._order = np.unique(y)[:0], np.zeros(0, np.int64)
+        if len(self.classes_) and _texts(self.classes_) != _texts(y):
+            kinds = ("texts", "numbers") if _texts(y) else ("numbers", "texts")
+            raise ValueError(f"y must hold labels of one kind in all pieces, got {kinds[0]} after {kinds[1]}")
         classes = np.union1d(self.classes_, y)
         known = np.isin(classes, self.classes_)
         ids = np.empty(len(classes), np.int64)
@@ -84,7 +96,6 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.head_.partial_fit(rows, some)
         self.classes_, self._order = classes, ids
         self._columns = torch.from_numpy(ids)[:, None].eq(self.head_.classes).int().argmax(1)
-        self.coef_: NDArray[np.float64] = self.head_.weight[:, self._columns].mT.contiguous().numpy()
         return self
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
@@ -93,3 +104,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parts = [self.head_(rows)[:, self._columns] for rows in torch.split(torch.tensor(X), ROWS)]
         scores: NDArray[np.float64] = torch.cat(parts).numpy()
         return scores
+
+
+def _texts(labels: NDArray[Any]) -> bool:
+    return labels.dtype.kind in "US" or (labels.dtype.kind == "O" and isinstance(labels.flat[0], str))

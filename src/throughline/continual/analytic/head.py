@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.continual.analytic.labels import check_batch, check_features, columns, enrol
+from throughline.continual.labels import Labels
 from throughline.core._growing import resize_to_saved
 from throughline.core.ridge import RecursiveRidge
 
@@ -28,7 +29,8 @@ class RandomExpansion(nn.Module):
         out_features: d, at least 1; useful when larger than m.
 
     Raises:
-        ValueError: a width below 1, or (in `forward`) features of another width.
+        TypeError: features (in `forward`) that are no tensor.
+        ValueError: a width below 1, or features of another width.
 
     >>> RandomExpansion(4, 16)(torch.randn(2, 3, 4)).shape
     torch.Size([2, 3, 16])
@@ -57,9 +59,10 @@ class RandomExpansion(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_features(x, self.in_features)
-        return F.linear(x, self.weight.to(x.dtype)).relu()
+    def forward(self, features: Tensor) -> Tensor:
+        check_features(features, self.in_features)
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, self.weight.to(features.dtype)).relu()
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
@@ -128,15 +131,17 @@ class AnalyticHead(nn.Module):
         return self.ridge.weight
 
     @torch.no_grad()
-    def partial_fit(self, features: Tensor, labels: Tensor) -> Self:
+    def partial_fit(self, features: Tensor, labels: Labels) -> Self:
         """Learn from ``features (n, m)`` with integer ids ``labels (n,)`` of any value, and forget the rows.
 
+        The labels may be the list or array that a data set has.
+
         Raises:
+            TypeError: features that are no tensor, labels that are no numbers.
             ValueError: shapes that do not fit, labels that are not integers, features that are not finite.
             RuntimeError: see `RecursiveRidge.update`. After either error the head is as it was.
         """
-        check_batch(features, labels, self.in_features)
-        labels = labels.to(self.classes)
+        labels = check_batch(features, labels, self.in_features).to(self.classes)
         classes = enrol(self.classes, labels)
         targets = F.one_hot(columns(classes, labels), len(classes)) if len(labels) else labels[:, None]
         if not torch.linalg.vector_norm(features.to(self.ridge.dtype)).isfinite():  # a ReLU may hide an infinity

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from throughline.continual.labels import Labels, class_ids
+from throughline.core.checks import check_tensor
+
 __all__ = ["check_batch", "check_features", "columns", "enrol"]
 
 
@@ -26,16 +29,18 @@ def columns(classes: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_features(features: Tensor, width: int) -> None:
-    """ValueError unless ``features`` is (..., width)."""
+    """TypeError unless ``features`` is a tensor, ValueError unless it is (..., width)."""
+    check_tensor("features", features)
     if features.dim() == 0 or features.shape[-1] != width:
         raise ValueError(f"features must be (..., {width}), got shape {tuple(features.shape)}")
 
 
-def check_batch(features: Tensor, labels: Tensor, width: int) -> None:
-    """ValueError unless ``features`` is (n, width) and ``labels`` (n,) integers."""
+def check_batch(features: Tensor, labels: Labels, width: int) -> Tensor:
+    """The labels as a tensor; an error unless ``features`` is (n, width) and ``labels`` (n,) integers."""
+    check_tensor("features", features)
     if features.dim() != 2 or features.shape[1] != width:
         raise ValueError(f"features must be (n, {width}), got shape {tuple(features.shape)}")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels must be ({len(features)},) to fit features, got shape {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integer class ids, got {labels.dtype}")
+    ids = class_ids(labels)
+    if ids.shape != features.shape[:1]:
+        raise ValueError(f"labels must be ({len(features)},) to fit features, got shape {tuple(ids.shape)}")
+    return ids

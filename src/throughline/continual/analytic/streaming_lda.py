@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from throughline.continual.analytic.labels import check_batch, check_features, columns, enrol
+from throughline.continual.labels import Labels
 from throughline.core._growing import resize_to_saved
 
 __all__ = ["StreamingLDA"]
@@ -81,15 +82,18 @@ class StreamingLDA(nn.Module):
         return self._discriminant
 
     @torch.no_grad()
-    def partial_fit(self, features: Tensor, labels: Tensor) -> Self:
+    def partial_fit(self, features: Tensor, labels: Labels) -> Self:
         """Learn from ``features (n, m)`` with integer ids ``labels (n,)`` of any value, and forget the rows.
 
+        The labels may be the list or array that a data set has.
+
         Raises:
+            TypeError: features that are no tensor, labels that are no numbers.
             ValueError: shapes that do not fit, labels that are not integers, features that are not finite. The learner
                 is then as it was.
         """
-        check_batch(features, labels, self.in_features)
-        x, labels = features.to(self.means), labels.to(self.classes)
+        labels = check_batch(features, labels, self.in_features).to(self.classes)
+        x = features.to(self.means)
         if not torch.linalg.vector_norm(x).isfinite():
             raise ValueError("features must be finite, got NaN or infinity (or values whose squares overflow)")
         if not len(x):
@@ -130,8 +134,9 @@ class StreamingLDA(nn.Module):
         check_features(features, self.in_features)
         if not len(self.classes):
             raise ValueError("partial_fit must be called with data before forward or predict, got no class so far")
-        offset = (self.weight * self.means.mT).sum(0) / 2
-        return features.to(self.means) @ self.weight - offset
+        with torch.autocast(features.device.type, enabled=False):
+            offset = (self.weight * self.means.mT).sum(0) / 2
+            return features.to(self.means) @ self.weight - offset
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, shrinkage={self.shrinkage:g}"

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_floating
 from throughline.core.sorting.sweeps import (
     Distribution,
     Network,
@@ -46,7 +47,7 @@ def order_probability(
     >>> order_probability(torch.tensor([-1.0, 0.0, 0.1]), steepness=10.0)
     tensor([0.0317, 0.5000, 0.7500])
     """
-    _check_input("difference", difference)
+    check_floating("difference", difference)
     check_relaxation(steepness, distribution, art_lambda=art_lambda)
     limit = largest(difference.dtype)
     wide = difference.to(accurate(difference.dtype)).clamp(-limit, limit)
@@ -107,14 +108,14 @@ def relaxed_sort(
     >>> ranks.matrix().round().int().tolist()
     [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
     """
-    _check_input("input", input)
+    check_floating("input", input)
     if input.ndim == 0 or input.shape[-1] == 0:
         raise ValueError(f"input must have shape (..., n) with n >= 1, got {tuple(input.shape)}")
     check_relaxation(steepness, distribution, network, art_lambda=art_lambda)
     limit = largest(input.dtype)
     wires = input.to(accurate(input.dtype)).clamp(-limit, limit).reshape(-1, input.shape[-1]).T.unsqueeze(1)
     relaxation = Relaxation(steepness, distribution, art_lambda)
-    values, alpha = Sort.apply(wires, network, relaxation)  # type: ignore[no-untyped-call]
+    values, alpha, _ = Sort.apply(wires, network, relaxation)  # type: ignore[no-untyped-call]
     return RelaxedSort(values.squeeze(1).T.reshape(input.shape).to(input.dtype), alpha, network)
 
 
@@ -165,7 +166,7 @@ class RelaxedSort:
         return self._sweep(x, transpose=True)
 
     def _sweep(self, x: Tensor, *, transpose: bool) -> Tensor:
-        _check_input("x", x)
+        check_floating("x", x)
         *lead, n = self.values.shape
         if x.ndim not in (len(lead) + 1, len(lead) + 2) or x.shape[len(lead)] != n:
             wanted = f"{(*lead, n)} or {(*lead, n, 'k')}"
@@ -185,7 +186,8 @@ class RelaxedSort:
             alpha = alpha.reshape(layers, comparators, *lead).expand(layers, comparators, *shape)
             alpha = alpha.reshape(layers, comparators, 1, -1)
         wires = matrices.to(dtype).expand(*shape, n, k).reshape(-1, n, k).permute(1, 2, 0)
-        swept = Sweep.apply(wires, alpha, self._network, transpose)  # type: ignore[no-untyped-call]
+        learned = torch.is_grad_enabled() and (alpha.requires_grad or torch._C._are_functorch_transforms_active())
+        swept = Sweep.apply(wires, alpha, self._network, transpose, learned)[0]  # type: ignore[no-untyped-call]
         result: Tensor = swept.permute(2, 0, 1).reshape(*shape, n, k)
         result = result.to(torch.promote_types(x.dtype, self.values.dtype))
         return result if x.ndim == len(lead) + 2 else result.squeeze(-1)
@@ -206,8 +208,3 @@ def check_relaxation(
 def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _check_input(name: str, x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}")

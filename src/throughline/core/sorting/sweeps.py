@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_map
 
 __all__ = [
     "Distribution",
@@ -23,6 +23,7 @@ __all__ = [
 
 Distribution = Literal["cauchy", "reciprocal", "optimal", "logistic", "gaussian", "logistic_phi"]
 Network = Literal["odd_even", "bitonic"]
+ONCE = "a relaxed sort is differentiable once: the gradient of its gradient is not implemented"
 
 
 class Relaxation(NamedTuple):
@@ -45,10 +46,10 @@ class Layer(NamedTuple):
 
 
 class Sort(torch.autograd.Function):
-    """Wires (n, 1, problems) through the network: sorted values and α (L, comparators, 1, problems)."""
+    """Wires (n, 1, problems) through the network: sorted values, and α and b - a (L, comparators, 1, problems)."""
 
     @staticmethod
-    def forward(ctx: Any, wires: Tensor, network: Network, relaxation: Relaxation) -> tuple[Tensor, Tensor]:
+    def forward(wires: Tensor, network: Network, relaxation: Relaxation) -> tuple[Tensor, Tensor, Tensor]:
         n = wires.shape[0]
         table = layers(n, network)
         x = _padded(wires, network)
@@ -61,15 +62,36 @@ class Sort(torch.autograd.Function):
             a.copy_(probability(d, relaxation))
             _fill_absent(a, layer, n, 1.0)
             _write(x, layer, *_mix(low, high, a))
-        ctx.save_for_backward(alpha, difference)
-        ctx.arguments = n, network, relaxation
-        return x[:n], alpha
+        return x[:n], alpha, difference
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_values: Tensor, grad_alpha: Tensor) -> tuple[Tensor, None, None]:
-        alpha, difference = ctx.saved_tensors
-        n, network, relaxation = ctx.arguments
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.arguments = inputs[1:]
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad_values: Tensor, grad_alpha: Tensor, _: Any) -> tuple[Tensor, None, None]:
+        return SortGradient.apply(grad_values, grad_alpha, *ctx.saved_tensors, *ctx.arguments), None, None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _folded(Sort, info.batch_size, in_dims, args)
+
+
+class SortGradient(torch.autograd.Function):
+    """The gradient of `Sort` in the wires."""
+
+    @staticmethod
+    def forward(
+        grad_values: Tensor,
+        grad_alpha: Tensor,
+        alpha: Tensor,
+        difference: Tensor,
+        network: Network,
+        relaxation: Relaxation,
+    ) -> Tensor:
+        n = grad_values.shape[0]
         table = layers(n, network)
         slope = _slope(difference, alpha, relaxation)
         grad = _padded(grad_values, network)
@@ -81,43 +103,99 @@ class Sort(torch.autograd.Function):
             _fill_absent(through, table[depth], n, 0.0)
             low, high = _mix(low, high, a)
             _write(grad, table[depth], low - through, high + through)
-        return grad[:n], None, None
+        return grad[:n]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(ONCE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _folded(SortGradient, info.batch_size, in_dims, args)
 
 
 class Sweep(torch.autograd.Function):
-    """Wires (n, k, problems) through fixed comparators: P u, or Pᵀ u with the layers backwards (each is symmetric)."""
+    """Wires (n, k, problems) through fixed comparators: P u, or Pᵀ u with the layers backwards (each is symmetric).
+
+    The second result is b - a at every comparator, for the gradient in α; without ``learned`` there is none.
+    """
 
     @staticmethod
-    def forward(ctx: Any, wires: Tensor, alpha: Tensor, network: Network, transpose: bool) -> Tensor:
+    def forward(
+        wires: Tensor, alpha: Tensor, network: Network, transpose: bool, learned: bool
+    ) -> tuple[Tensor, Tensor]:
         n = wires.shape[0]
         table = layers(n, network)
         x = _padded(wires, network)
-        needed = ctx.needs_input_grad[1]
-        difference = x.new_empty(len(table) if needed else 0, x.shape[0] // 2, *x.shape[1:])
+        difference = x.new_empty(len(table) if learned else 0, x.shape[0] // 2, *x.shape[1:])
         for depth in range(len(table))[:: -1 if transpose else 1]:
             low, high = _read(x, table[depth])
-            if needed:
+            if learned:
                 _comparators(difference, depth, low).copy_(high - low)
             _write(x, table[depth], *_mix(low, high, _comparators(alpha, depth, low)))
-        ctx.save_for_backward(alpha, difference)
-        ctx.arguments = n, network, transpose
-        return x[:n]
+        return x[:n], difference
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        alpha, difference = ctx.saved_tensors
-        n, network, transpose = ctx.arguments
-        table = layers(n, network)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, alpha, *ctx.arguments = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(alpha, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor, Tensor | None, None, None, None]:
+        grad, grad_alpha = SweepGradient.apply(grad_output, *ctx.saved_tensors, *ctx.arguments)  # type: ignore[no-untyped-call]
+        return grad, grad_alpha if ctx.arguments[-1] else None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _folded(Sweep, info.batch_size, in_dims, args)
+
+
+class SweepGradient(torch.autograd.Function):
+    """The gradient of `Sweep` in the wires and, with ``learned``, in α."""
+
+    @staticmethod
+    def forward(
+        grad_output: Tensor, alpha: Tensor, difference: Tensor, network: Network, transpose: bool, learned: bool
+    ) -> tuple[Tensor, Tensor]:
+        table = layers(grad_output.shape[0], network)
         grad = _padded(grad_output, network)
-        grad_alpha = torch.zeros_like(alpha) if ctx.needs_input_grad[1] else None
+        grad_alpha = alpha.new_zeros(len(difference), *alpha.shape[1:])
         for depth in range(len(table))[:: 1 if transpose else -1]:
             low, high = _read(grad, table[depth])
-            if grad_alpha is not None:
+            if learned:
                 pull = (high - low) * _comparators(difference, depth, low)
                 _comparators(grad_alpha, depth, low).copy_(pull.sum(-2, keepdim=True))
             _write(grad, table[depth], *_mix(low, high, _comparators(alpha, depth, low)))
-        return grad[:n], grad_alpha, None, None
+        return grad[: grad_output.shape[0]], grad_alpha
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(ONCE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _folded(SweepGradient, info.batch_size, in_dims, args)
+
+
+def _folded(function: Any, size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The rule of vmap for all of them: the dimension that is mapped over goes in with the problems, which are last."""
+    inputs = [
+        (x.unsqueeze(-1).expand(*x.shape, size) if dim is None else x.movedim(dim, -1)).flatten(-2)
+        if isinstance(x, Tensor)
+        else x
+        for x, dim in zip(args, dims, strict=True)
+    ]
+    results = tree_map(lambda r: r.unflatten(-1, (r.shape[-1] // size, size)), function.apply(*inputs))
+    return results, tree_map(lambda r: r.dim() - 1, results)
 
 
 def layers(n: int, network: Network) -> tuple[Layer, ...]:
