@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from throughline.discrete import key_value
-from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
+from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck, nearest
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -75,7 +74,9 @@ def test_of_tied_keys_one_is_taken_and_of_equal_scores_the_first(pairs: int) -> 
     # which of equal keys is nearest, rounding in the product decides on some processors
     assert (bottleneck.lookup(X) % 5).equal(few.lookup(X))
     scores = torch.randint(3, (4, 20, pairs), generator=seeded(2)).float()
-    assert key_value._place_of_largest(scores).equal(torch.from_numpy(scores.numpy().argmax(-1))[..., None])
+    best, place = nearest.place_of_largest(scores)
+    assert place.equal(torch.from_numpy(scores.numpy().argmax(-1))[..., None])
+    assert best.equal(scores.amax(-1, keepdim=True))
     bottleneck.keys.zero_()
     assert not bottleneck.lookup(X).any()
 
@@ -89,7 +90,7 @@ def test_scores_are_made_in_blocks(at_once: int, monkeypatch: pytest.MonkeyPatch
         sizes.append((scores := product(*args)).numel())
         return scores
 
-    monkeypatch.setattr(key_value, "CACHED", at_once)
+    monkeypatch.setattr(nearest, "CACHED", at_once)
     monkeypatch.setattr(torch, "bmm", watched)
     for topk, expected in whole.items():
         bottleneck.topk = topk
