@@ -19,7 +19,6 @@ from throughline.discrete.confusion import (
 
 NOT_PARTS = {
     "throughline.discrete.confusion.Confusion": "a NamedTuple of four tensors: what soft_confusion returns",
-    "throughline.discrete.confusion.counts.Confusion": "the same",
     "throughline.discrete.confusion.Metric": "type alias: a name or a function of the counts",
 }
 
