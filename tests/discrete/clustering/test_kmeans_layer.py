@@ -149,3 +149,43 @@ def test_works_behind_any_module() -> None:
     clusters.loss(encoder(images)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
     assert nn.Sequential(encoder, clusters)(images).shape == (20, 3)
+
+
+@pytest.mark.parametrize("offset", [4e5, -1e6])
+def test_an_offset_costs_float32_no_digits(offset: float) -> None:
+    """Rows and centres that float32 holds exactly, so that a float64 oracle sees the same."""
+    made = layer(False, 0.3).float()
+    made.set_centers_((torch.arange(35).view(7, 5) * 7 % 16).float() + offset)
+    centers = made.centers.detach().double().round()
+    x = (torch.arange(100).view(20, 5) * 3 % 16).float() + offset
+    squared = torch.from_numpy(cdist(x.numpy(), centers.numpy()) ** 2)
+    scale = (centers - offset).norm(dim=1).max() * 0.2  # what the centres themselves lose in weight = 2 α centres
+    assert (made.distances(x) - squared).abs().max() < 4 * scale
+    assert (squared.gather(1, made.assign(x)[:, None])[:, 0] - squared.amin(1)).max() < 4 * scale
+    assert made.loss(x).item() == pytest.approx(squared.amin(1).mean().item(), abs=float(4 * scale))
+
+
+def test_distances_of_float32_rows_to_exact_centres() -> None:
+    made = KMeansLayer(2, 3, normalize=False).double()
+    centers = torch.tensor([[0.0, 0.0], [3.0, 4.0], [-8.0, 1.0]], dtype=torch.float64) + 2.0**22
+    made.set_centers_(centers)
+    x = torch.tensor([[0.0, 1.0], [3.0, 3.0], [-8.0, 0.0]]) + 2.0**22
+    expected = torch.from_numpy(cdist(x.numpy(), centers.numpy()) ** 2)
+    assert made.distances(x).dtype == torch.float32
+    torch.testing.assert_close(made.distances(x).double(), expected, rtol=1e-6, atol=1e-6)
+    assert made.assign(x).tolist() == [0, 1, 2]
+    for hard in (True, False):
+        logits = -made.alpha * expected
+        soft = (logits.softmax(-1) * expected).sum(-1)
+        assert made.loss(x, hard=hard).item() == pytest.approx(float((expected.amin(1) if hard else soft).mean()))
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_nan_is_no_cluster(unit: bool) -> None:
+    made, x = layer(unit), X[:4].clone()
+    expected = made.assign(x)
+    x[2, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"^x must be finite, got NaN"):
+        made.assign(x)
+    expected[2] = -1
+    assert torch.func.vmap(made.assign)(x).equal(expected)

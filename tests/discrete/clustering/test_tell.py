@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -353,3 +354,61 @@ def test_images_of_another_shape_are_refused() -> None:
 def test_the_pieces_together_find_the_digits() -> None:
     fitted = TELL(10, random_state=0).fit(DIGITS)
     assert normalized_mutual_info_score(LABELS, fitted.labels_) > 0.65
+
+
+# ---- inputs as people have them ----
+
+
+@pytest.mark.parametrize("offset", [0.0, 4e5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_map_coordinates_are_clustered_as_any_others(offset: float, dtype: Any) -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.integers(4, size=400)
+    x = (draw.normal(size=(400, 2)) + 12 * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[truth] + offset).astype(dtype)
+    fitted = TELL(4, normalize=False, random_state=0).fit(x)
+    peer = KMeans(4, n_init=1, random_state=0).fit(x)
+    assert adjusted_rand_score(fitted.labels_, truth) > 0.99
+    assert fitted.inertia_ == pytest.approx(peer.inertia_, rel=1e-3)
+    assert fitted.cluster_centers_.dtype == dtype
+    means = np.stack([x[fitted.labels_ == j].mean(0, dtype=np.float64) for j in range(4)])
+    np.testing.assert_allclose(fitted.cluster_centers_, means, atol=0.05, rtol=0)
+    np.testing.assert_allclose(fitted.transform(x).min(1), np.linalg.norm(x - means[fitted.labels_], axis=1), atol=0.05)
+
+
+def test_running_means_of_float32_rows_do_not_stall() -> None:
+    x = np.full((4000, 1), 4e5, np.float32)
+    x[2000:] += 1  # far more rows than an increment in float32 has digits for
+    model = TELL(1, normalize=False, init=x[:1])
+    for rows in x.reshape(40, 100, 1):
+        model.partial_fit(rows)
+    assert model.layer_.centers.item() == pytest.approx(4e5 + 0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "match"),
+    [
+        (np.repeat(np.eye(3), 10, 0), {}, r"fewer distinct directions \(3\) than n_clusters \(5\)"),
+        (np.repeat(np.eye(3), 10, 0), {"normalize": False}, r"fewer distinct points \(3\) than n_clusters \(5\)"),
+        (np.arange(1, 30.0)[:, None], {}, r"distinct directions \(1\) .* normalize=False tells lengths apart"),
+        (np.arange(1, 30.0)[:, None] * [[1, 2, 0.3]], {}, r"fewer distinct directions \(1\)"),
+        (np.repeat(np.eye(3), 10, 0), {"init": "k-means"}, r"distinct clusters \(3\) found smaller"),  # scikit-learn's
+    ],
+)
+def test_too_few_distinct_points_are_warned_of(x: np.ndarray, options: dict[str, Any], match: str) -> None:
+    with pytest.warns(ConvergenceWarning, match=match):
+        TELL(5, max_epochs=2, random_state=0, **options).fit(x)
+
+
+def test_lengths_are_points_of_their_own() -> None:
+    x = np.arange(1, 30.0)[:, None]
+    assert len(np.unique(TELL(3, normalize=False, random_state=0).fit_predict(x))) == 3
+
+
+def test_starts_from_given_centres() -> None:
+    for start in (DIGITS[:4], DIGITS[:4].tolist()):
+        fitted = TELL(np.int64(4), init=start, max_epochs=np.int64(1), batch_size=np.int32(2000)).fit(DIGITS)
+        turned = (fitted.cluster_centers_ * normalize(DIGITS[:4])).sum(1)
+        assert (turned > 0.995).all()  # after the one step of a pass
+    moved = TELL(2, normalize=False, init=[[0.0], [10.0]], max_epochs=1).fit([[1.0], [2.0], [9.0]])
+    np.testing.assert_allclose(moved.cluster_centers_, [[1.5], [9.0]])
+    assert clone(TELL(4, init=DIGITS[:4])).fit(DIGITS[:50]).labels_.shape == (50,)

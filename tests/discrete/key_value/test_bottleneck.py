@@ -390,3 +390,47 @@ def test_names_the_bad_argument(error: type[Exception], options: dict[str, Any],
     sizes = {"in_features": 12, "dim_value": 4, "num_codebooks": 5, "num_pairs": 16, "dim_key": 3}
     with pytest.raises(error, match=message):
         KeyValueBottleneck(**{**sizes, **options})
+
+
+# ---- transforms, and what is not finite ----
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("topk", [1, 3])
+def test_gradients_of_each_sample(training: bool, topk: int) -> None:
+    bottleneck = made(topk=topk).train(training)
+    bottleneck.values.data.normal_(generator=seeded(3))
+    tokens = X[:30].view(6, 5, 12)
+
+    def loss(values: Tensor, x: Tensor) -> Tensor:
+        return torch.func.functional_call(bottleneck, {"values": values}, (x,)).square().sum()
+
+    expected = [torch.autograd.grad(bottleneck(x).square().sum(), bottleneck.values)[0] for x in tokens]
+    counted = bottleneck.usage.clone()
+    bottleneck.usage.zero_()
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(bottleneck.values.detach(), tokens)
+    torch.testing.assert_close(each, torch.stack(expected))
+    assert bottleneck.usage.equal(counted)
+    assert torch.func.vmap(bottleneck)(tokens).equal(bottleneck(tokens))
+    assert torch.func.vmap(bottleneck.lookup)(tokens).equal(bottleneck.lookup(tokens))
+
+
+@pytest.mark.parametrize("pairs", [16, 7])
+@pytest.mark.parametrize("topk", [1, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_fetches_nan(topk: int, pairs: int, value: float) -> None:
+    bottleneck = made(topk=topk, num_pairs=pairs)
+    bottleneck.values.data.normal_(generator=seeded(3))
+    x = X[:4].clone()
+    expected = bottleneck(x)
+    bottleneck.usage.zero_()
+    x[1, 3] = value
+    fetched = bottleneck(x)
+    assert fetched[1].isnan().all()
+    assert fetched[[0, 2, 3]].equal(expected[[0, 2, 3]])
+    assert bottleneck.usage.sum() == 3 * 5 * topk
+    fetched[[0, 2, 3]].sum().backward()
+    assert bottleneck.values.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"^x must be finite, got NaN"):
+        bottleneck.lookup(x)
+    assert (torch.func.vmap(bottleneck.lookup)(x) < 0).all(-1).all(-1).tolist() == [False, True, False, False]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from tests.discrete.pointer.models import looped, network, uniform
 from torch import Tensor
@@ -113,3 +114,51 @@ def test_works_under_autocast() -> None:
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_autocast_does_not_reach_inside() -> None:
+    net, points = network(), uniform(5, 5, 2)
+    net, points = net.float(), points.float()
+    expected = net.log_prob(points, TARGETS, lengths=LENGTHS)
+    decoded = net.decode(points, lengths=LENGTHS, beam_size=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.log_prob(points, TARGETS, lengths=LENGTHS).equal(expected)
+        assert net(points, TARGETS, lengths=LENGTHS).dtype == torch.float32
+        assert net.decode(points, lengths=LENGTHS, beam_size=2).log_prob.equal(decoded.log_prob)
+        short = net.log_prob(points.bfloat16(), TARGETS, lengths=LENGTHS)  # what a layer before it hands over
+    torch.testing.assert_close(short, expected, rtol=0.05, atol=0.05)
+    assert short.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("targets", "place"),
+    [
+        ([[0, STOP, 1, STOP]], "got 1 at place 2 of row 0"),
+        ([[0, 1, STOP, PAD], [0, STOP, STOP, PAD]], "got -1 at place 2 of row 1"),
+        ([[0, 1, PAD, STOP]], "got -1 at place 3 of row 0"),
+        ([[PAD, 0, 1, STOP]], "got 0 at place 1 of row 0"),
+    ],
+)
+def test_targets_end_where_they_stop(targets: list[list[int]], place: str) -> None:
+    wrong = torch.tensor(targets)
+    with pytest.raises(ValueError, match=rf"^targets must hold PAD \(-100\) alone behind STOP \(-1\) or PAD, {place}"):
+        network().log_prob(uniform(len(wrong), 3, 2), wrong)
+
+
+def test_no_position_is_read_from_nan() -> None:
+    net, points = network(), uniform(5, 5, 2)
+    points[1, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"^inputs must be finite, got \[nan, nan\] at position 1 of row 1"):
+        net.decode(points, lengths=LENGTHS)
+    assert net.log_prob(points, TARGETS, lengths=LENGTHS).isnan().tolist() == [False, True, False, False, False]
+    with torch.no_grad():
+        net.end.fill_(torch.nan)  # a network that has diverged
+    lost = net.decode(uniform(2, 4, 2), constraint="tour")
+    assert lost.log_prob.isnan().all()
+    assert (lost.sequences == PAD).all()
+
+
+def test_lengths_may_be_a_list() -> None:
+    net, points = network(), uniform(5, 5, 2)
+    expected = net.log_prob(points, TARGETS, lengths=LENGTHS)
+    assert net.log_prob(points, TARGETS, lengths=LENGTHS.tolist()).equal(expected)

@@ -72,3 +72,49 @@ def test_levels_add_up_and_every_tensor_has_two(scores: list[float], levels: int
     total = sum(map(Fraction, scores))
     for own, score in zip(shared, scores, strict=True):  # within the rounding of all of them
         assert abs(own - base - Fraction(score) / total * (levels - base) * len(scores)) <= len(scores)
+
+
+# ---- masked classes and samples ----
+
+
+def test_a_masked_class_is_one_that_is_not_there() -> None:
+    z, t, y = random(6, 4), random(6, 4, seed=1), torch.arange(6) % 4
+    none = torch.full((6, 1), -torch.inf, dtype=torch.float64)
+    for labels in (None, y):
+        wide = torch.cat([z, none], 1).requires_grad_()
+        narrow = z.clone().requires_grad_()
+        ours = distillation_loss(wide, torch.cat([t, none], 1), labels)
+        expected = distillation_loss(narrow, t, labels)
+        assert ours.item() == pytest.approx(expected.item())
+        (gradient,) = torch.autograd.grad(ours, wide)
+        torch.testing.assert_close(gradient[:, :4], torch.autograd.grad(expected, narrow)[0])
+        assert not gradient[:, 4].any()
+
+
+def test_what_the_teacher_masks_the_student_unlearns() -> None:
+    z, t = torch.zeros(1, 3, requires_grad=True), torch.tensor([[1.0, 2.0, -torch.inf]])
+    loss = distillation_loss(z, t, temperature=1.0)
+    p = t.softmax(-1)[0, :2]
+    assert loss.item() == pytest.approx(float((p * (p.log() + np.log(3))).sum()))  # 0 log 0 = 0
+    (gradient,) = torch.autograd.grad(loss, z)
+    torch.testing.assert_close(gradient, z.softmax(-1) - t.softmax(-1))
+    assert distillation_loss(t, t.nan_to_num(neginf=0.0)).isinf()  # the student excludes what the teacher expects
+
+
+def test_ignored_samples_count_in_no_term() -> None:
+    z, t, y = random(6, 4), random(6, 4, seed=1), torch.tensor([0, -100, 2, 3, -100, 1])
+    kept = y != -100
+    z[1], t[4] = torch.nan, torch.inf  # whatever stands there
+    z.requires_grad_()
+    loss = distillation_loss(z, t, y)
+    assert loss.item() == pytest.approx(distillation_loss(z[kept], t[kept], y[kept]).item())
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert not gradient[~kept].any()
+    assert gradient[kept].abs().sum(1).min() > 0
+
+
+def test_nothing_to_count_is_zero_without_gradient() -> None:
+    z = random(3, 4).requires_grad_()
+    loss = distillation_loss(z, random(3, 4, seed=1), torch.full((3,), -100))
+    assert loss.item() == 0
+    assert not torch.autograd.grad(loss, z)[0].any()

@@ -171,3 +171,19 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_the_order_of_memory_does_not_matter() -> None:
     weight = random(8, 3, 5, 5).to(memory_format=torch.channels_last)
     assert torch.equal(uniform_quantize(weight, 4), uniform_quantize(weight.contiguous(), 4))
+
+
+def test_noise_just_below_one_stays_on_the_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 3 + (1 - 2⁻²⁴) is 4: the largest weight would land a level above its bucket."""
+    weight = torch.tensor([-1.0, -0.4, 0.3, 1.0])
+    largest = 1 - 2.0**-24
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, largest))
+    assert uniform_quantize(weight, 4, stochastic=True).tolist() == pytest.approx([-1.0, -1 / 3, 1 / 3, 1.0])
+    assert uniform_quantize(weight, 4, stochastic=True).max() == weight.max()
+
+
+def test_levels_from_numpy() -> None:
+    weight = random(300)
+    assert uniform_quantize(weight, np.int64(4), bucket_size=np.int32(64)).equal(
+        uniform_quantize(weight, 4, bucket_size=64)
+    )
