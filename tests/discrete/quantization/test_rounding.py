@@ -187,3 +187,11 @@ def test_levels_from_numpy() -> None:
     assert uniform_quantize(weight, np.int64(4), bucket_size=np.int32(64)).equal(
         uniform_quantize(weight, 4, bucket_size=64)
     )
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7])
+def test_quantile_points_of_fewer_weights_than_levels(number: int) -> None:
+    weight = random(number)
+    scaled = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
+    expected = np.quantile(scaled.numpy(), np.linspace(0, 1, 10))
+    torch.testing.assert_close(quantile_points(weight, 10), torch.from_numpy(expected))
