@@ -19,7 +19,6 @@ from throughline.discrete.confusion import (
 
 NOT_PARTS = {
     "throughline.discrete.confusion.Confusion": "a NamedTuple of four tensors: what soft_confusion returns",
-    "throughline.discrete.confusion.counts.Confusion": "the same",
     "throughline.discrete.confusion.Metric": "type alias: a name or a function of the counts",
 }
 
@@ -50,6 +49,7 @@ METRICS = [
         {"beta": 2.0} if name == "fbeta" else {},
         call=lambda *counts, f=metric, **options: f(Confusion(*counts), **options),
         batched=(0, 1, 2, 3),
+        arguments=Confusion._fields,
         edges={
             "all alike": lambda: counted(2, 2, 2, 2),
             "perfect": lambda: counted(3, 0, 0, 5),
@@ -135,7 +135,7 @@ SOFT = [
             logits if from_logits else probabilities,
             {"dim": -1, "amplification": steepness, "from_logits": from_logits},
             variant=f"{'logits' if from_logits else 'probabilities'}, amplification={steepness}",
-            call=lambda x, y, w=None, **options: soft_confusion(x, y, weight=w, **options),
+            call=lambda input, target, weight=None, **options: soft_confusion(input, target, weight=weight, **options),
             batched=(0, 1, 2),
             stretched=(0,) if from_logits else (),
             edges=LOGIT_EDGES if from_logits else ENDS,
@@ -151,7 +151,7 @@ SOFT = [
             metric_loss,
             logits,
             {"metric": metric},
-            call=lambda x, y, w=None, **options: metric_loss(x, y, weight=w, **options),
+            call=lambda input, target, weight=None, **options: metric_loss(input, target, weight=weight, **options),
             stretched=(0,),
             edges=LOGIT_EDGES,
             backend="aot_eager" if metric == "gmean" else "eager",
@@ -189,6 +189,10 @@ CLASSIFIER = Part(
         METRIC_BAD,
         Bad(ValueError, r"amplification must be positive .* got -1", amplification=-1.0),
         Bad(ValueError, r"batch_size must be at least 2, .* got 1", batch_size=1),
+        Bad(TypeError, r"batch_size must be an integer, or None for all rows, got 'auto'", batch_size="auto"),
+        Bad(TypeError, r"max_iter must be an integer, got 20\.0", max_iter=20.0),
+        Bad(TypeError, r"hidden_layer_sizes must be an integer, or several, got 2\.5", hidden_layer_sizes=2.5),
+        Bad(TypeError, r"hidden_layer_sizes must be an integer, or several, got 2\.5", hidden_layer_sizes=(3, 2.5)),
         Bad(ValueError, r"pos_label must be one of the labels \[0, 1\], got 7", pos_label=7),
         Bad(ValueError, r"y must hold two classes, got 3", X, torch.arange(12) % 3),
         Bad(ValueError, r"y must hold two classes, got one class", X, torch.zeros(12)),

@@ -28,6 +28,7 @@ def update(x: Tensor) -> Any:
 
 BAD = (
     *(Bad(ValueError, rf"{name} must be at least 1, got 0", **{name: 0}) for name in SIZES),
+    *(Bad(TypeError, rf"{name} must be an integer, got 2\.5", **{name: 2.5}) for name in (*SIZES, "topk")),
     Bad(ValueError, r'projection must be "random" or "none", got \'fixed\'', projection="fixed"),
     Bad(ValueError, r"num_codebooks \* dim_key = 9 without a projection, got 6", projection="none", dim_key=3),
     Bad(ValueError, r"decay must be in \(0, 1\), got 1\.0", decay=1.0),
@@ -50,6 +51,10 @@ BAD = (
     Bad(ValueError, r"re-iterable for 2 epochs", do=lambda b: b.fit_keys(iter([BATCH]), epochs=2)),
     Bad(ValueError, r"epochs must be at least 1, got 0", do=lambda b: b.fit_keys([BATCH], epochs=0)),
     Bad(TypeError, r"batches must be an iterable of tensors, such as x.split", do=lambda b: b.fit_keys(BATCH)),
+    Bad(TypeError, r"batches must yield tensors, .* got dict", do=lambda b: b.fit_keys([{"x": BATCH}])),
+    Bad(TypeError, r"epochs must be an integer, got 1\.5", do=lambda b: b.fit_keys([BATCH], epochs=1.5)),
+    Bad(ValueError, r"x must be finite, got NaN", do=lambda b: b.lookup(BATCH * torch.nan)),
+    Bad(ValueError, r"x must be finite, got NaN", do=lambda b: b.lookup(BATCH / 0)),
 )
 
 PARTS = [

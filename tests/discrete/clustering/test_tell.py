@@ -1,4 +1,4 @@
-"""KMeansLayer against k-means written out, TELL against scikit-learn's k-means; the contract tests cover the rest."""
+"""TELL against scikit-learn's k-means and its own alternation written out; the contract tests cover the rest."""
 
 import copy
 import pickle
@@ -8,161 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
-from throughline.discrete.clustering import TELL, KMeansLayer, tell
+from throughline.discrete.clustering import TELL, tell
 
-X = torch.randn(200, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 0.5
 DIGITS = load_digits().data / 16
 LABELS = load_digits().target
-
-
-def layer(unit: bool, alpha: float = 1e-3, k: int = 7) -> KMeansLayer:
-    made = KMeansLayer(5, k, alpha=alpha, normalize=unit, generator=torch.Generator().manual_seed(0)).double()
-    made.project_()  # the first centres are of unit length in float32
-    return made
-
-
-def distances(made: KMeansLayer, x: Tensor = X) -> np.ndarray:
-    """Squared distances by way of SciPy."""
-    rows = normalize(x.numpy()) if made.normalize else x.numpy()
-    return cdist(rows, made.centers.detach().numpy()) ** 2
-
-
-# ---- the layer ----
-
-
-@pytest.mark.parametrize("unit", [True, False])
-@pytest.mark.parametrize("alpha", [1e-3, 0.7])
-def test_logits_distances_assignment_and_losses_are_k_means(unit: bool, alpha: float) -> None:
-    made = layer(unit, alpha)
-    squared = distances(made)
-    np.testing.assert_allclose(made.distances(X).detach(), squared, atol=1e-10)
-    np.testing.assert_array_equal(made.assign(X), squared.argmin(1))
-    assert made.assign(X).dtype == torch.int64
-    soft = softmax(-alpha * squared, axis=1)
-    np.testing.assert_allclose(made(X).softmax(-1).detach(), soft, atol=1e-12)
-    assert made.loss(X).item() == pytest.approx(squared.min(1).mean())
-    assert made.loss(X, hard=False).item() == pytest.approx((soft * squared).sum(1).mean())
-
-
-def test_logits_are_shifted_squared_distances() -> None:
-    made = layer(False, 0.3)
-    expected = 0.3 * ((X**2).sum(1).numpy()[:, None] - distances(made))
-    np.testing.assert_allclose(made(X).detach(), expected, atol=1e-12)
-    plain = X @ made.weight.detach().T  # without the bias it is another clustering
-    assert (plain.argmax(1) != made.assign(X)).any()
-
-
-def test_the_soft_loss_becomes_the_hard_one() -> None:
-    for unit in (True, False):
-        made = layer(unit, 1e5)
-        torch.testing.assert_close(made.loss(X, hard=False), made.loss(X), rtol=1e-8, atol=0)
-
-
-def test_the_gradient_is_lloyds_direction() -> None:
-    made = layer(False)
-    made.loss(X).backward()
-    labels, centers = distances(made).argmin(1), made.centers.detach().numpy()
-    rows = [2 * (centers[j] - X.numpy()[labels == j]).sum(0) / len(X) for j in range(7)]
-    assert made.weight.grad is not None
-    np.testing.assert_allclose(made.weight.grad * 2e-3, rows, atol=1e-12)  # dΩ = dW / 2α
-
-
-def test_the_gradient_on_the_sphere_is_the_sum_of_directions() -> None:
-    made = layer(True)
-    made.loss(X).backward()
-    labels, directions = distances(made).argmin(1), normalize(X.numpy())
-    rows = [-directions[labels == j].sum(0) / (1e-3 * len(X)) for j in range(7)]
-    assert made.weight.grad is not None
-    np.testing.assert_allclose(made.weight.grad, rows, rtol=1e-10)  # no radial part: that would be another step
-
-
-@pytest.mark.parametrize("unit", [True, False])
-def test_the_hard_loss_moves_samples_to_their_centre(unit: bool) -> None:
-    made, x = layer(unit), X.clone().requires_grad_()
-    before = made.distances(x).amin(-1)
-    (gradient,) = torch.autograd.grad(made.loss(x), x)
-    assert (made.distances(x - 1e-3 * len(x) * gradient).amin(-1) < before).all()
-
-
-def test_a_step_of_the_paper() -> None:
-    made = layer(True, k=60)  # with so many some stay without samples
-    before = made.weight.detach().clone()
-    optimizer = torch.optim.Adadelta(made.parameters())
-    made.loss(X[:30]).backward()
-    grad = made.weight.grad
-    assert grad is not None
-    used = torch.unique(made.assign(X[:30]))
-    made.normalize_gradient_()
-    lengths = torch.zeros(60, dtype=torch.float64)
-    lengths[used] = 2e-4
-    torch.testing.assert_close(grad.norm(dim=1), lengths)
-    optimizer.step()
-    assert not torch.allclose(made.weight.norm(dim=1)[used], torch.tensor(2e-3, dtype=torch.float64), rtol=1e-6)
-    made.project_()
-    torch.testing.assert_close(made.weight.norm(dim=1), torch.full((60,), 2e-3, dtype=torch.float64))
-    moved = (made.weight - before).norm(dim=1) > 1e-12
-    assert moved.nonzero()[:, 0].tolist() == used.tolist()
-
-
-def test_projection_does_nothing_to_euclidean_centers() -> None:
-    made = layer(False)
-    before = made.weight.detach().clone()
-    made.project_()
-    assert torch.equal(made.weight, before)
-    made.set_centers_(3 * torch.ones(7, 5))
-    torch.testing.assert_close(made.centers, torch.full((7, 5), 3.0, dtype=torch.float64))
-    unit = layer(True)
-    unit.set_centers_(3 * torch.ones(7, 5))
-    torch.testing.assert_close(unit.centers, torch.full((7, 5), 0.2**0.5, dtype=torch.float64))
-
-
-def test_zero_vectors_are_equally_far_from_all() -> None:
-    made, x = layer(True), torch.zeros(3, 5, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(made.distances(x), torch.ones(3, 7, dtype=torch.float64))
-    for hard in (True, False):
-        (gradient,) = torch.autograd.grad(made.loss(x, hard=hard), x)
-        assert gradient.norm() < 10
-
-
-@given(st.floats(-30, 30), st.integers(0, 100))
-def test_lengths_do_not_matter_on_the_sphere(exponent: float, seed: int) -> None:
-    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(seed))
-    made = layer(True).float()
-    torch.testing.assert_close(made(x * 10.0**exponent), made(x), rtol=1e-4, atol=1e-8)
-
-
-def test_half_precision_computes_logits_in_float32() -> None:
-    made, x = layer(True, k=60).bfloat16(), X.bfloat16()
-    assert made(x).dtype == torch.float32
-    wide = layer(True, k=60).bfloat16().float()
-    assert torch.equal(made.assign(x), wide.assign(x.float()))
-    assert (made(x).bfloat16().argmax(-1) != made.assign(x)).any()  # half-precision logits tie
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(wide(x.float()), wide(X.bfloat16().float()))
-        assert wide(x.float()).dtype == torch.float32
-    torch.testing.assert_close(wide(x.float()), made(x))
-
-
-def test_works_behind_any_module() -> None:
-    encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 6))
-    clusters = KMeansLayer(6, 3)
-    images = torch.as_tensor(DIGITS[:20], dtype=torch.float32).view(-1, 1, 8, 8)
-    clusters.loss(encoder(images)).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
-    assert nn.Sequential(encoder, clusters)(images).shape == (20, 3)
 
 
 # ---- the estimator without a network ----
@@ -494,3 +354,61 @@ def test_images_of_another_shape_are_refused() -> None:
 def test_the_pieces_together_find_the_digits() -> None:
     fitted = TELL(10, random_state=0).fit(DIGITS)
     assert normalized_mutual_info_score(LABELS, fitted.labels_) > 0.65
+
+
+# ---- inputs as people have them ----
+
+
+@pytest.mark.parametrize("offset", [0.0, 4e5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_map_coordinates_are_clustered_as_any_others(offset: float, dtype: Any) -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.integers(4, size=400)
+    x = (draw.normal(size=(400, 2)) + 12 * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[truth] + offset).astype(dtype)
+    fitted = TELL(4, normalize=False, random_state=0).fit(x)
+    peer = KMeans(4, n_init=1, random_state=0).fit(x)
+    assert adjusted_rand_score(fitted.labels_, truth) > 0.99
+    assert fitted.inertia_ == pytest.approx(peer.inertia_, rel=1e-3)
+    assert fitted.cluster_centers_.dtype == dtype
+    means = np.stack([x[fitted.labels_ == j].mean(0, dtype=np.float64) for j in range(4)])
+    np.testing.assert_allclose(fitted.cluster_centers_, means, atol=0.05, rtol=0)
+    np.testing.assert_allclose(fitted.transform(x).min(1), np.linalg.norm(x - means[fitted.labels_], axis=1), atol=0.05)
+
+
+def test_running_means_of_float32_rows_do_not_stall() -> None:
+    x = np.full((4000, 1), 4e5, np.float32)
+    x[2000:] += 1  # far more rows than an increment in float32 has digits for
+    model = TELL(1, normalize=False, init=x[:1])
+    for rows in x.reshape(40, 100, 1):
+        model.partial_fit(rows)
+    assert model.layer_.centers.item() == pytest.approx(4e5 + 0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "match"),
+    [
+        (np.repeat(np.eye(3), 10, 0), {}, r"fewer distinct directions \(3\) than n_clusters \(5\)"),
+        (np.repeat(np.eye(3), 10, 0), {"normalize": False}, r"fewer distinct points \(3\) than n_clusters \(5\)"),
+        (np.arange(1, 30.0)[:, None], {}, r"distinct directions \(1\) .* normalize=False tells lengths apart"),
+        (np.arange(1, 30.0)[:, None] * [[1, 2, 0.3]], {}, r"fewer distinct directions \(1\)"),
+        (np.repeat(np.eye(3), 10, 0), {"init": "k-means"}, r"distinct clusters \(3\) found smaller"),  # scikit-learn's
+    ],
+)
+def test_too_few_distinct_points_are_warned_of(x: np.ndarray, options: dict[str, Any], match: str) -> None:
+    with pytest.warns(ConvergenceWarning, match=match):
+        TELL(5, max_epochs=2, random_state=0, **options).fit(x)
+
+
+def test_lengths_are_points_of_their_own() -> None:
+    x = np.arange(1, 30.0)[:, None]
+    assert len(np.unique(TELL(3, normalize=False, random_state=0).fit_predict(x))) == 3
+
+
+def test_starts_from_given_centres() -> None:
+    for start in (DIGITS[:4], DIGITS[:4].tolist()):
+        fitted = TELL(np.int64(4), init=start, max_epochs=np.int64(1), batch_size=np.int32(2000)).fit(DIGITS)
+        turned = (fitted.cluster_centers_ * normalize(DIGITS[:4])).sum(1)
+        assert (turned > 0.995).all()  # after the one step of a pass
+    moved = TELL(2, normalize=False, init=[[0.0], [10.0]], max_epochs=1).fit([[1.0], [2.0], [9.0]])
+    np.testing.assert_allclose(moved.cluster_centers_, [[1.5], [9.0]])
+    assert clone(TELL(4, init=DIGITS[:4])).fit(DIGITS[:50]).labels_.shape == (50,)

@@ -171,3 +171,24 @@ def test_bad_values_are_named() -> None:
     for weight in (np.where(Y == 1, -1.0, 1.0), np.zeros(600)):
         with pytest.raises(ValueError, match=r"(?i)sample.weight"):  # scikit-learn itself refuses some
             MetricClassifier().fit(X, Y, sample_weight=weight)
+
+
+def test_options_as_tuners_give_them() -> None:
+    options = {"max_iter": np.int64(3), "batch_size": np.int64(50), "random_state": 0}
+    expected = MetricClassifier(hidden_layer_sizes=(10,), **options).fit(X, Y).decision_function(X)
+    for sizes in (10, np.int64(10), [10], np.array([10])):
+        assert (MetricClassifier(hidden_layer_sizes=sizes, **options).fit(X, Y).decision_function(X) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("match", "options"),
+    [
+        (r"batch_size must be an integer, or None for all rows, got 'auto'", {"batch_size": "auto"}),
+        (r"max_iter must be an integer, got 20\.0", {"max_iter": 20.0}),
+        (r"hidden_layer_sizes must be an integer, or several, got 10\.0", {"hidden_layer_sizes": 10.0}),
+        (r"hidden_layer_sizes must be an integer, or several, got 2\.5", {"hidden_layer_sizes": (3, 2.5)}),
+    ],
+)
+def test_what_is_no_count_is_named(match: str, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=match):
+        MetricClassifier(**options).fit(X, Y)

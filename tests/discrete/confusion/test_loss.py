@@ -1,133 +1,26 @@
-"""The soft confusion matrix and its metrics: scikit-learn, the printed formula, limits and the paper's pitfalls."""
+"""Metrics of soft confusion matrices as losses: limits, the paper's pitfalls, and what is refused."""
 
 import math
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.special import expit
 from sklearn import metrics
-from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
+from tests.discrete.confusion.samples import Y, Z, eq_1, hard
+from torch.autograd import gradcheck
 
 from throughline.discrete.confusion import (
-    Confusion,
     MetricLoss,
-    accuracy,
-    balanced_accuracy,
     fbeta,
-    gmean,
-    jaccard,
-    mcc,
     metric_loss,
-    precision,
-    recall,
     soft_confusion,
-    specificity,
 )
 
 NAMES = (
     "accuracy", "balanced_accuracy", "f0.5", "f1", "f2", "gmean", "jaccard", "mcc", "precision", "recall", "specificity"
 )  # fmt: skip
-Z = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.2
-Y = (torch.arange(40) % 4 == 0).double()
-
-
-def hard(truth: list[int], called: list[int]) -> Confusion:
-    """Counts by the definition, one sample at a time."""
-    pairs = list(zip(truth, called, strict=True))
-    counts = (pairs.count(pair) for pair in ((1, 1), (0, 1), (1, 0), (0, 0)))
-    return Confusion(*(torch.tensor(float(count), dtype=torch.float64) for count in counts))
-
-
-def eq_1(z: np.ndarray, steepness: float) -> np.ndarray:
-    return 1 / (1 + np.exp(-steepness * (expit(z) - 0.5)))  # as printed in the paper
-
-
-LABELS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
-SKLEARN: list[tuple[Callable[[Confusion], Tensor], Callable[[Any, Any], float]]] = [
-    (accuracy, metrics.accuracy_score),
-    (precision, lambda t, p: metrics.precision_score(t, p, zero_division=0)),
-    (recall, lambda t, p: metrics.recall_score(t, p, zero_division=0)),
-    (specificity, lambda t, p: metrics.recall_score(t, p, pos_label=0, zero_division=0)),
-    (fbeta, lambda t, p: metrics.f1_score(t, p, zero_division=0)),
-    (lambda c: fbeta(c, 0.5), lambda t, p: metrics.fbeta_score(t, p, beta=0.5, zero_division=0)),
-    (lambda c: fbeta(c, beta=2), lambda t, p: metrics.fbeta_score(t, p, beta=2, zero_division=0)),
-    (jaccard, lambda t, p: metrics.jaccard_score(t, p, zero_division=0)),
-    (mcc, metrics.matthews_corrcoef),
-    (balanced_accuracy, lambda t, p: np.mean([np.mean(p[t == k] == k) for k in np.unique(t)])),
-    (gmean, lambda t, p: np.prod([np.mean(p[t == k] == k) for k in np.unique(t)]) ** (1 / len(np.unique(t)))),
-]
-
-
-@pytest.mark.filterwarnings("ignore:A single label was found")
-@given(LABELS)
-def test_hard_counts_give_the_scores_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
-    truth, called = (np.array(side) for side in zip(*pairs, strict=True))
-    for ours, theirs in SKLEARN:
-        assert ours(hard(truth.tolist(), called.tolist())).item() == pytest.approx(theirs(truth, called), abs=1e-12)
-    if len(set(truth)) == 2:
-        ours_balanced = balanced_accuracy(hard(truth.tolist(), called.tolist())).item()
-        assert ours_balanced == pytest.approx(metrics.balanced_accuracy_score(truth, called))
-
-
-def test_gmean_against_imbalanced_learn() -> None:
-    theirs = pytest.importorskip("imblearn.metrics").geometric_mean_score
-    truth, called = [0, 0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0, 1]
-    assert gmean(hard(truth, called)).item() == pytest.approx(theirs(truth, called))
-
-
-def test_metrics_work_elementwise_and_on_whole_numbers() -> None:
-    counts = Confusion(*torch.randint(1, 50, (4, 3, 2), generator=torch.Generator().manual_seed(0)))
-    for score in (accuracy, precision, recall, specificity, fbeta, balanced_accuracy, gmean, jaccard, mcc):
-        whole = score(counts)
-        assert whole.shape == (3, 2)
-        for i, j in product(range(3), range(2)):
-            torch.testing.assert_close(whole[i, j], score(Confusion(*(one[i, j].float() for one in counts))))
-
-
-def test_mcc_survives_counts_whose_product_overflows() -> None:
-    counts = Confusion(*torch.tensor([3e20, 1e20, 2e20, 4e20]))
-    assert mcc(counts).item() == pytest.approx(10 / math.sqrt(4 * 5 * 5 * 6), rel=1e-5)
-    assert mcc(Confusion(*torch.tensor([3e-20, 1e-20, 2e-20, 4e-20]))).item() == pytest.approx(mcc(counts).item())
-
-
-@pytest.mark.parametrize("steepness", [1.0, 10.0, 73.0])
-def test_counts_are_sums_of_the_printed_formula(steepness: float) -> None:
-    a, y, w = eq_1(Z.numpy(), steepness), Y.numpy(), np.linspace(0, 2, len(Y))
-    counts = soft_confusion(Z, Y, amplification=steepness, weight=torch.as_tensor(w))
-    expected = (w * y * a, w * (1 - y) * a, w * y * (1 - a), w * (1 - y) * (1 - a))
-    for ours, theirs in zip(counts, expected, strict=True):
-        assert ours.item() == pytest.approx(theirs.sum(), rel=1e-12)
-    from_p = soft_confusion(Z.sigmoid(), Y, amplification=steepness, weight=torch.as_tensor(w), from_logits=False)
-    torch.testing.assert_close(tuple(from_p), tuple(counts), rtol=1e-10, atol=1e-12)
-
-
-def test_no_amplification_counts_probabilities() -> None:
-    counts = soft_confusion(Z, Y, amplification=None)
-    assert counts.tp.item() == pytest.approx((Y * Z.sigmoid()).sum().item())
-    assert counts.tn.item() == pytest.approx(((1 - Y) * (-Z).sigmoid()).sum().item())
-
-
-def test_confident_logits_are_hard_counts() -> None:
-    z = torch.tensor([20.0, 20.0, -20.0, -20.0, -20.0])
-    counts = soft_confusion(z, torch.tensor([1, 0, 1, 0, 0]))
-    torch.testing.assert_close(torch.stack(counts), torch.tensor([1.0, 1.0, 1.0, 2.0]))
-
-
-@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0, 1), st.floats(0, 9)), min_size=1, max_size=12))
-def test_counts_are_shares_of_the_total_weight(rows: list[tuple[float, float, float]]) -> None:
-    z, y, w = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    counts = torch.stack(soft_confusion(z, y, weight=w))
-    assert (counts >= 0).all()
-    torch.testing.assert_close(counts.sum(), w.sum())
-    flipped = soft_confusion(-z, 1 - y, weight=w)  # the other class as the positive one
-    torch.testing.assert_close(counts, torch.stack((flipped.tn, flipped.fn, flipped.fp, flipped.tp)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,45 +30,9 @@ def test_repeating_the_set_changes_no_metric(name: str) -> None:
     torch.testing.assert_close(metric_loss(Z, Y, name, weight=torch.full_like(Z, 0.1)), once)
 
 
-@pytest.mark.parametrize("from_logits", [True, False])
-@pytest.mark.parametrize("amplification", [73.0, 5.0, None])
-def test_first_and_second_derivatives(amplification: float | None, from_logits: bool) -> None:
-    draw = torch.Generator().manual_seed(1)
-    z, y, w = (torch.rand(size, dtype=torch.float64, generator=draw) for size in ((5, 3), (5, 3), (5, 1)))
-    z = (z - 0.5) * 0.4 if from_logits else z * 0.2 + 0.4
-    inputs = tuple(t.requires_grad_() for t in (z, y, w))
-
-    def counts(z: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        return tuple(soft_confusion(z, y, weight=w, amplification=amplification, from_logits=from_logits, dim=0))
-
-    assert gradcheck(counts, inputs)
-    assert gradgradcheck(counts, inputs)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_of_every_metric(name: str) -> None:
     assert gradcheck(lambda z: metric_loss(z, Y, name), Z.clone().requires_grad_())
-
-
-@pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("z", [-45.0, -20.0, -1.0, -1e-9, 0.0, 1e-3, 0.3, 5.0, 16.0, 30.0, 45.0])
-@pytest.mark.parametrize("target", [0.0, 1.0])
-def test_float32_keeps_the_tails(z: float, target: float, create_graph: bool) -> None:
-    single = torch.tensor([z], requires_grad=True)
-    counts = soft_confusion(single, torch.tensor([target]))
-    (slope,) = torch.autograd.grad(counts.tp + 3 * counts.fn + counts.fp, single, create_graph=create_graph)
-    s = 36.5 * math.tanh(z / 2)
-    exact = 73 * expit(s) * expit(-s) * expit(z) * expit(-z) * (-2 if target else 1)
-    assert slope.item() == pytest.approx(exact, rel=2e-5, abs=0)
-    assert exact != 0
-    true = counts.tp if target else counts.fp
-    assert true.item() == pytest.approx(expit(s), rel=2e-5, abs=0)
-
-
-def test_a_zero_start_has_the_largest_gradient() -> None:
-    z = torch.zeros(4, requires_grad=True)
-    soft_confusion(z, torch.ones(4)).tp.backward()
-    torch.testing.assert_close(z.grad, torch.full((4,), 73 / 16))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,25 +51,9 @@ def test_extremes_stay_finite(name: str, amplification: float | None, positives:
         assert z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("score", [accuracy, precision, recall, specificity, fbeta, gmean, jaccard, mcc])
-def test_nothing_over_nothing_is_zero_without_gradient(score: Callable[[Confusion], Tensor]) -> None:
-    counts = [torch.zeros((), requires_grad=True) for _ in range(4)]
-    value = score(Confusion(*counts))
-    value.backward()
-    assert value == 0
-    assert all(c.grad is None or c.grad == 0 for c in counts)
-
-
 def test_nan_is_not_hidden() -> None:
     for name in NAMES:
         assert metric_loss(torch.tensor([math.nan, 0.1]), torch.tensor([1.0, 0.0]), name).isnan()
-
-
-def test_an_absent_class_leaves_the_rate_of_the_other() -> None:
-    only_negatives = Confusion(*torch.tensor([0.0, 1.0, 0.0, 3.0]))
-    assert balanced_accuracy(only_negatives) == gmean(only_negatives) == 0.75
-    only_positives = Confusion(*torch.tensor([3.0, 0.0, 1.0, 0.0]))
-    assert balanced_accuracy(only_positives) == gmean(only_positives) == 0.75
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

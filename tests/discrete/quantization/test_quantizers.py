@@ -8,11 +8,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from throughline.discrete.quantization import (
     CompressedSize,
@@ -493,3 +495,50 @@ def test_a_failure_on_entering_leaves_the_model_alone(monkeypatch: pytest.Monkey
     with pytest.raises(MemoryError), quantizer:
         pass
     assert same(before, copies(model))
+
+
+# ---- wrappers, and parameters that are replaced ----
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    return AveragedModel(nn.DataParallel(model))
+
+
+@BOTH
+@pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, torch.compile, averaged])
+def test_wrappers_change_no_name(kind: Kind, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    inside = net()
+    inside[4] = wrap(inside[4])
+    for model in (wrap(net()), inside):
+        assert list(kind(model, 2).weights) == ["0.weight", "4.weight"]
+    names: list[str] = []
+    WeightQuantizer(inside, 2, select=lambda name, p: names.append(name) is None)
+    assert names == ["0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"]
+
+
+@BOTH
+def test_a_replaced_parameter_is_noticed(kind: Kind) -> None:
+    model = nn.Linear(20, 20)
+    quantizer = kind(model, 2)
+    model.load_state_dict(nn.Linear(20, 20).state_dict())  # in place: the parameters are the same
+    quantizer.size()
+    model.load_state_dict(nn.Linear(20, 20).state_dict(), assign=True)
+    for use in (quantizer.finalize, quantizer.size, quantizer.codes, quantizer.__enter__):
+        with pytest.raises(RuntimeError, match=r"^weight is another parameter than when the quantiser was made"):
+            use()
+    assert len(kind(model, 2).finalize().weight.detach().unique()) > 1
+
+
+@BOTH
+def test_a_parameter_replaced_inside_the_block_is_noticed(kind: Kind) -> None:
+    model = nn.Linear(20, 20)
+    with pytest.raises(RuntimeError, match="weight is another parameter"), kind(model, 2):
+        model.load_state_dict(nn.Linear(20, 20).state_dict(), assign=True)
+
+
+def test_bits_are_integers() -> None:
+    assert WeightQuantizer(net(), np.int64(3)).bits == 3
+    assert PointQuantizer(net(), np.int64(3)).points[0].shape == (8,)
+    for bits in (1.5, 2.0):
+        with pytest.raises(TypeError, match=rf"bits must be an integer, got {bits}"):
+            WeightQuantizer(net(), bits)

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from throughline.discrete.quantization import (
     PointQuantizer,
@@ -271,3 +272,26 @@ def test_state_that_is_no_tensor(tmp_path: Path) -> None:
 def test_the_header_tells_the_format(stored: Path) -> None:
     with safe_open(stored, "pt") as file:
         assert "quantised model 1" in file.metadata()["throughline"]
+
+
+WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [
+    nn.DataParallel,
+    AveragedModel,
+    lambda m: torch.compile(m, backend="eager"),
+    lambda m: AveragedModel(nn.DataParallel(m)),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["parallel", "averaged", "compiled", "both"])
+def test_wrapped_and_plain_models_share_their_files(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+    def inner(made: nn.Module) -> nn.Module:
+        made[4] = wrap(made[4])  # type: ignore[operator, index]
+        return made
+
+    for change in (wrap, inner):
+        quantizer = WeightQuantizer(change(model(0)), 2)
+        save_quantized(quantizer, tmp_path / "m")
+        weights = [p.detach() for p in quantizer.finalize().parameters()]
+        for other in (lambda m: m, wrap, inner):
+            loaded = load_quantized(other(model(1)), tmp_path / "m")
+            assert all(p.equal(q) for p, q in zip(loaded.parameters(), weights, strict=True))

@@ -353,6 +353,9 @@ def _device(module: nn.Module) -> torch.device:
 def online_step_(layer: KMeansLayer, x: Tensor, received: Tensor) -> None:
     """Ω_j ← Ω_j + Σ_{i∈j}(x_i - Ω_j)/N_j over a batch, with N_j, ``received (K,)``, counted on."""
     labels, centers = layer.assign(x), layer.centers
-    received += torch.bincount(labels, minlength=layer.n_clusters)
-    gain = torch.zeros_like(centers).index_add_(0, labels, x.to(centers.dtype) - centers[labels])
+    number = torch.bincount(labels, minlength=layer.n_clusters)
+    received += number
+    middle = centers.mean(0).to(x.dtype)  # sums are taken from there: rows are in float32, their offset may be large
+    sums = torch.zeros(centers.shape, dtype=x.dtype, device=x.device).index_add_(0, labels, x - middle)
+    gain = sums.to(centers.dtype) - number[:, None] * (centers - middle)
     layer.set_centers_(centers + gain / received.clamp_min(1).to(centers.dtype)[:, None])

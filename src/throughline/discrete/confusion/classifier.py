@@ -215,7 +215,7 @@ def _batches(rows: int, size: int | None, generator: torch.Generator) -> Iterato
     if size is None or size >= rows:
         yield slice(None)
         return
-    batches = list(torch.randperm(rows, generator=generator).split(size))  # type: ignore[no-untyped-call]
+    batches = list(torch.randperm(rows, generator=generator).split(int(size)))  # type: ignore[no-untyped-call]
     if len(batches[-1]) == 1:  # batch normalisation needs two
         batches[-2:] = [torch.cat(batches[-2:])]
     yield from batches

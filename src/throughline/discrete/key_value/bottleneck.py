@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from throughline.core.checks import check_floating, integer, readable
 from throughline.discrete.key_value.averages import Averages, drawn_from, moved
 from throughline.discrete.key_value.nearest import nearest
-from throughline.discrete.key_value.processes import END, SpreadBatch, all_or_none, in_step
+from throughline.discrete.key_value.processes import END, SpreadBatch, all_or_none, in_step, sum_within_ddp
 
 __all__ = ["CodebookVote", "KeyValueBottleneck"]
 
@@ -23,7 +23,7 @@ class KeyValueBottleneck(nn.Module):
     others too. Nothing flows back into keys, projection or ``x``.
 
     Where torch.distributed runs, keys are found from the batches of all processes as from one, and are the same in
-    each: all of them call `fit_keys` and `update_keys`. Only `usage` is each process's own.
+    each: all of them call `fit_keys` and `update_keys`. DistributedDataParallel counts the `usage` of all.
 
     Two departures from the authors' code: the averages start at the keys (theirs start at count 0 with a sum that is
     not, which throws the keys off the data), and a dead pair has its averages replaced together with its key.
@@ -299,7 +299,7 @@ class _Count(torch.autograd.Function):
 
     @staticmethod
     def forward(usage: Tensor, row: Tensor, ones: Tensor) -> Tensor:
-        usage.index_add_(0, row.flatten(), ones.flatten())
+        usage.add_(sum_within_ddp(torch.zeros_like(usage).index_add_(0, row.flatten(), ones.flatten())))
         return row.new_zeros(())
 
     @staticmethod

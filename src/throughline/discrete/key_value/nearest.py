@@ -26,18 +26,22 @@ def nearest(h: Tensor, keys: Tensor, topk: int) -> Tensor:
     most = CACHED if h.device.type == "cpu" else SCORES
     rows = min(max(1, most // k), n)
     books = max(1, most // (rows * k))
-    found = []
+    found: list[tuple[Tensor, Tensor]] = []
     with torch.autocast(h.device.type, enabled=False):
         for c in range(0, count, books):
             own, some = keys[c : c + books].mT, h[c : c + books]
-            blocks = [_places(torch.bmm(some[:, i : i + rows], own), topk) for i in range(0, n, rows)]
-            found.append(torch.cat(blocks, 1))
-    return torch.cat(found)
+            blocks = [_largest(torch.bmm(some[:, i : i + rows], own), topk) for i in range(0, n, rows)]
+            found.append((torch.cat([best for best, _ in blocks], 1), torch.cat([place for _, place in blocks], 1)))
+    best, place = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return place.masked_fill_(~best.isfinite(), -1)
 
 
-def _places(scores: Tensor, topk: int) -> Tensor:
-    best, place = place_of_largest(scores) if topk == 1 else scores.topk(topk)
-    return place.masked_fill(~best[..., :1].isfinite(), -1)
+def _largest(scores: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+    """The largest score, and the places of the ``topk`` largest."""
+    if topk == 1:
+        return place_of_largest(scores)
+    best, place = scores.topk(topk)
+    return best[..., :1], place
 
 
 def place_of_largest(scores: Tensor) -> tuple[Tensor, Tensor]:

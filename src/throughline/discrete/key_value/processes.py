@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["END", "SpreadBatch", "all_or_none", "in_step"]
+__all__ = ["END", "SpreadBatch", "all_or_none", "in_step", "sum_within_ddp"]
 
 END = object()  # for a process that has no more batches while others have
 
@@ -41,6 +42,13 @@ class SpreadBatch:
         drawn = self.own.new_zeros(*books.shape, self.own.shape[2])
         drawn[here] = self.own[books[here], place[here]]
         return self.sum(drawn)
+
+
+def sum_within_ddp(x: Tensor) -> Tensor:
+    """In the forward pass of DistributedDataParallel ``x`` summed over the processes, in place; elsewhere ``x``."""
+    if _several() and DistributedDataParallel._get_active_ddp_module() is not None:  # type: ignore[no-untyped-call]
+        distributed.all_reduce(x)
+    return x
 
 
 @contextmanager

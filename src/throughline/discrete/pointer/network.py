@@ -95,8 +95,8 @@ class PointerNetwork(nn.Module):
         """
         lengths = self._lengths(inputs, lengths)
         _check_targets(targets, lengths)
+        inputs = self._own_precision(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
-            inputs = self._own_precision(inputs)
             memory, state, there = self._encode(inputs, lengths)
             previous = inputs.gather(1, targets[:, :-1].clamp_min(0).unsqueeze(-1).expand(-1, -1, inputs.shape[-1]))
             first = self.start.to(inputs.dtype).expand(len(inputs), 1, -1)
@@ -152,8 +152,9 @@ class PointerNetwork(nn.Module):
         beam_size = integer("beam_size", beam_size)
         if beam_size < 1 or steps < 1:
             raise ValueError(f"beam_size and max_steps must be at least 1, got {beam_size} and {steps}")
+        inputs = self._own_precision(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._search(self._own_precision(inputs), lengths, allowed, beam_size, steps)
+            return self._search(inputs, lengths, allowed, beam_size, steps)
 
     def _search(
         self, inputs: Tensor, lengths: Tensor, allowed: Allowed | None, beam_size: int, steps: int

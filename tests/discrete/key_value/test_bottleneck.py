@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from throughline.discrete import key_value
-from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
+from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck, nearest
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -75,7 +74,9 @@ def test_of_tied_keys_one_is_taken_and_of_equal_scores_the_first(pairs: int) -> 
     # which of equal keys is nearest, rounding in the product decides on some processors
     assert (bottleneck.lookup(X) % 5).equal(few.lookup(X))
     scores = torch.randint(3, (4, 20, pairs), generator=seeded(2)).float()
-    assert key_value._place_of_largest(scores).equal(torch.from_numpy(scores.numpy().argmax(-1))[..., None])
+    best, place = nearest.place_of_largest(scores)
+    assert place.equal(torch.from_numpy(scores.numpy().argmax(-1))[..., None])
+    assert best.equal(scores.amax(-1, keepdim=True))
     bottleneck.keys.zero_()
     assert not bottleneck.lookup(X).any()
 
@@ -89,7 +90,7 @@ def test_scores_are_made_in_blocks(at_once: int, monkeypatch: pytest.MonkeyPatch
         sizes.append((scores := product(*args)).numel())
         return scores
 
-    monkeypatch.setattr(key_value, "CACHED", at_once)
+    monkeypatch.setattr(nearest, "CACHED", at_once)
     monkeypatch.setattr(torch, "bmm", watched)
     for topk, expected in whole.items():
         bottleneck.topk = topk
@@ -389,3 +390,47 @@ def test_names_the_bad_argument(error: type[Exception], options: dict[str, Any],
     sizes = {"in_features": 12, "dim_value": 4, "num_codebooks": 5, "num_pairs": 16, "dim_key": 3}
     with pytest.raises(error, match=message):
         KeyValueBottleneck(**{**sizes, **options})
+
+
+# ---- transforms, and what is not finite ----
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("topk", [1, 3])
+def test_gradients_of_each_sample(training: bool, topk: int) -> None:
+    bottleneck = made(topk=topk).train(training)
+    bottleneck.values.data.normal_(generator=seeded(3))
+    tokens = X[:30].view(6, 5, 12)
+
+    def loss(values: Tensor, x: Tensor) -> Tensor:
+        return torch.func.functional_call(bottleneck, {"values": values}, (x,)).square().sum()
+
+    expected = [torch.autograd.grad(bottleneck(x).square().sum(), bottleneck.values)[0] for x in tokens]
+    counted = bottleneck.usage.clone()
+    bottleneck.usage.zero_()
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(bottleneck.values.detach(), tokens)
+    torch.testing.assert_close(each, torch.stack(expected))
+    assert bottleneck.usage.equal(counted)
+    assert torch.func.vmap(bottleneck)(tokens).equal(bottleneck(tokens))
+    assert torch.func.vmap(bottleneck.lookup)(tokens).equal(bottleneck.lookup(tokens))
+
+
+@pytest.mark.parametrize("pairs", [16, 7])
+@pytest.mark.parametrize("topk", [1, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_fetches_nan(topk: int, pairs: int, value: float) -> None:
+    bottleneck = made(topk=topk, num_pairs=pairs)
+    bottleneck.values.data.normal_(generator=seeded(3))
+    x = X[:4].clone()
+    expected = bottleneck(x)
+    bottleneck.usage.zero_()
+    x[1, 3] = value
+    fetched = bottleneck(x)
+    assert fetched[1].isnan().all()
+    assert fetched[[0, 2, 3]].equal(expected[[0, 2, 3]])
+    assert bottleneck.usage.sum() == 3 * 5 * topk
+    fetched[[0, 2, 3]].sum().backward()
+    assert bottleneck.values.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"^x must be finite, got NaN"):
+        bottleneck.lookup(x)
+    assert (torch.func.vmap(bottleneck.lookup)(x) < 0).all(-1).all(-1).tolist() == [False, True, False, False]
