@@ -16,7 +16,7 @@ from scipy.io import savemat
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims.rppg import data, training
+from throughline.claims.rppg import data, rates, training
 from throughline.claims.rppg import figures as draw
 from throughline.claims.rppg.claim import ReadsPulseInHardVideos
 from throughline.claims.rppg.config import Config
@@ -103,7 +103,20 @@ def test_crops_keep_frames_and_pulse_together() -> None:
     assert 0 < mirrored.sum() < 16
     assert known.all()
     assert len(pulse.unique(dim=0)) > 4
-    torch.testing.assert_close(bpm, heart_rate(pulse, SMOKE.fs).clamp(40, 179))
+    torch.testing.assert_close(bpm, heart_rate(pulse, SMOKE.fs, low=0.75, high=2.5).clamp(40, 179))
+
+
+def test_every_pulse_has_a_rate_that_counts() -> None:
+    """Where the part has no answer, the highest bin of the band: an arm that abstains would be spared its errors."""
+    t = torch.arange(192) / 15.0
+    waves = torch.sin(2 * math.pi * torch.tensor([72.0, 160.0, 35.0])[:, None] / 60 * t)
+    found = heart_rate(waves, 15.0, low=0.75, high=2.5)
+    assert found.isnan().tolist() == [False, True, True]
+    counted = rates.rate(waves, 15.0)
+    assert counted[0] == found[0]
+    assert float(counted[1]) == pytest.approx(150, abs=3)
+    assert float(counted[2]) == pytest.approx(45, abs=5)
+    assert rates.rate(torch.full((192,), 0.3), 15.0).isnan()
 
 
 def test_the_loss_of_each_arm() -> None:

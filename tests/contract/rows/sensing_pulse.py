@@ -104,8 +104,8 @@ def few(net: PulseNet) -> None:
         parameter.requires_grad_("gate" in name or "head" in name)
 
 
-def evaluated(net: nn.Module, x: Tensor) -> Tensor:
-    result: Tensor = net.eval()(x)
+def evaluated(net: nn.Module, frames: Tensor) -> Tensor:
+    result: Tensor = net.eval()(frames)
     return result
 
 
@@ -156,6 +156,7 @@ PARTS = [
         lambda g: (*signal(g, 64), torch.tensor(72.0, dtype=torch.float64)),
         {"fs": FS},
         call=lambda pulse, bpm, **options: pulse_snr(pulse, bpm=bpm, **options),
+        foreign=(1,),
         batched=(0, 1),
         constant=(1,),
         stretched=(),
@@ -206,6 +207,7 @@ PARTS = [
         lambda g: (normal(g, 2, 20), normal(g, 2, 20), torch.tensor([61.3, 100.0], dtype=torch.float64), 0.5),
         {"fs": FS},
         constant=(2,),
+        foreign=(2,),
         stretched=(0, 1),
         edges={"single": lambda: (torch.ones(1, 1), torch.ones(1, 1), torch.tensor([60.0]))},
         bad=(
@@ -258,6 +260,7 @@ PARTS = [
         {"channels": 2},
         call=evaluated,
         prepare=weights,
+        mixed=True,
         edges={"single": lambda: (torch.ones(1, 3, 4, 1, 1, dtype=torch.float64),)},
         bad=(*FRAMES, Bad(ValueError, r"channels must be at least 1, got 0", channels=0)),
         skips={**GLOBAL, "batch": "convolutions take one batch dimension"},
@@ -266,6 +269,7 @@ PARTS = [
         TemporalShiftAttention,
         lambda g: (normal(g, 4, 2, 3, 3),),
         {"channels": 4, "heads": 2, "grid": 2},
+        mixed=True,
         prepare=weights,
         skips=GLOBAL,
         batched=(0,),
@@ -285,6 +289,7 @@ PARTS = [
             variant=" ".join(map(str, options.values())),
             call=evaluated,
             prepare=few,
+            mixed=True,
             skips=GLOBAL,
             backend="eager",  # its layers are compiled in their own rows
             batched=(0,),
@@ -301,6 +306,6 @@ PARTS = [
     ),
 ]
 NOT_PARTS = {
-    "throughline.sensing.pulse.read_video": "reads a file: tests/sensing/test_pulse_video.py",
-    "throughline.sensing.pulse.synthetic_pulse_video": "no tensor goes in: tests/sensing/test_pulse_generator.py",
+    "throughline.sensing.pulse.read_video": "reads a file: tests/sensing/pulse/test_video.py",
+    "throughline.sensing.pulse.synthetic_pulse_video": "no tensor goes in: tests/sensing/pulse/test_generator.py",
 }

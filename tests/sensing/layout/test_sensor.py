@@ -285,3 +285,26 @@ def test_leading_dimensions_and_state(shape: Any) -> None:
     twin.load_state_dict(sensor.state_dict())
     torch.testing.assert_close(twin(images), sensor(images))
     assert f"shape='{shape}'" in repr(sensor)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes_as_people_have_them(shape: Any) -> None:
+    image = scene(1, 9, 15)
+    for size in (np.int64(3), [3, 3], (np.int32(3), 3)):
+        sensor = SensorLayout(size, shape=shape, dtype=torch.float64)  # type: ignore[arg-type]
+        assert sensor.size == (3, 3)
+        assert [type(side) for side in sensor.size] == [int, int]
+        torch.testing.assert_close(sensor(image), SensorLayout(3, shape=shape, dtype=torch.float64)(image))
+        assert torch.equal(sensor.rectify(sensor(image), size), sensor.rectify(sensor(image), (3, 3)))
+    for wrong in (3.0, (3, 3, 3), "3", None):
+        with pytest.raises(TypeError, match="size must be one or two whole numbers of pixels, got"):
+            SensorLayout(wrong, shape=shape)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_exact_inside_of_autocast(shape: Any) -> None:
+    sensor, image = SensorLayout((3, 5), shape=shape, curvature=BEND), scene(2, 3, 9, 15).float()
+    outside = sensor(image), sensor.rectify(sensor(image), (6, 7)), sensor.vertices()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = sensor(image), sensor.rectify(sensor(image), (6, 7)), sensor.vertices()
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))

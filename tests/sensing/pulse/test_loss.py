@@ -1,6 +1,8 @@
 """The losses against NumPy, sums by hand, their limits and their pitfalls."""
 
+import inspect
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -99,3 +101,55 @@ def test_without_a_rate_the_loss_reads_the_target() -> None:
     x, y = torch.randn(2, 300, dtype=torch.float64, generator=seeded())[:1], wave(300, 96)[None]
     criterion = PulseLoss(FS)
     torch.testing.assert_close(criterion(x, y, progress=0.4), criterion(x, y, heart_rate(y, FS), 0.4))
+
+
+def test_without_a_rate_the_loss_looks_in_its_own_range() -> None:
+    """165 beats per minute are a harmonic to a narrower band; a perfect prediction then costs 13."""
+    y = (wave(450, 165) + 0.3 * wave(450, 330))[None]
+    torch.testing.assert_close(PulseLoss(FS)(y, y), PulseLoss(FS)(y, y, torch.tensor([165.0])), rtol=0.02, atol=0)
+    assert PulseLoss(FS)(y, y) < 3
+    fast = wave(450, 200)[None]
+    assert PulseLoss(FS, bpm_range=(60, 220))(fast, fast) < 3
+    with pytest.raises(ValueError, match=r"bpm must round to a rate in bpm_range=\(40, 180\), got \[nan\]"):
+        PulseLoss(FS)(fast, fast)
+    low, high = (inspect.signature(heart_rate).parameters[name].default * 60 for name in ("low", "high"))
+    assert (low, high) == PulseLoss(FS).bpm_range
+
+
+@pytest.mark.parametrize("frames", [30, 60, 300])
+def test_an_offset_of_the_prediction_is_no_pulse(frames: int) -> None:
+    """In a short window the mean would leak into the slow rates."""
+    x, bpm = torch.randn(2, frames, dtype=torch.float64, generator=seeded()), torch.tensor([60.0, 100.0])
+    for one, other in zip(PulseLoss(FS).terms(x, x, bpm), PulseLoss(FS).terms(x + 50, x, bpm), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_exact_inside_of_autocast() -> None:
+    bpm = torch.arange(40.0, 180.0)
+    x, y = wave(300, 57.3).float()[None], wave(300, 57.3, 29.0).float()[None]
+    outside = (pulse_spectrum(x, FS, bpm), PulseLoss(FS)(x, y, torch.tensor([57.3])))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = (pulse_spectrum(x, FS, bpm), PulseLoss(FS)(x, y, torch.tensor([57.3])))
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+
+
+def test_what_is_not_a_number_is_no_correlation() -> None:
+    x = torch.stack([wave(), wave(bpm=60)])
+    spoilt = x.clone()
+    spoilt[0, 7] = math.nan
+    assert neg_pearson(spoilt, x).isnan().tolist() == [True, False]
+    assert neg_pearson(x, spoilt).isnan().tolist() == [True, False]
+
+
+def test_a_rate_of_frames_may_be_a_fraction() -> None:
+    x, fs = wave(300)[None], Fraction(30000, 1001)
+    torch.testing.assert_close(PulseLoss(fs)(x, x), PulseLoss(float(fs))(x, x), rtol=0, atol=0)
+    bpm = torch.tensor([60.0, 80.0])
+    torch.testing.assert_close(pulse_spectrum(x, fs, bpm), pulse_spectrum(x, float(fs), bpm), rtol=0, atol=0)
+
+
+def test_of_no_clips_the_loss_is_zero() -> None:
+    none = torch.zeros(0, 60, requires_grad=True)
+    loss = PulseLoss(FS)(none, torch.zeros(0, 60))
+    loss.backward()
+    assert loss == 0

@@ -1,6 +1,7 @@
 """CHROM, POS and the green trace against loops over windows, their limits and their pitfalls."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -103,3 +104,29 @@ def test_a_constant_trace_is_zero_and_has_no_rate(method, dtype: torch.dtype) ->
 def test_chrom_needs_its_band() -> None:
     with pytest.raises(ValueError, match=r"fs must be above 5 frames per second for CHROM, got 5\.0"):
         chrom(traces(), 5.0)
+
+
+@pytest.mark.parametrize("method", [pos, chrom])
+def test_frames_without_a_face_spoil_their_windows_alone(method) -> None:
+    rgb = torch.stack([traces(frames=200), traces(frames=200)])
+    rgb[0, 90] = math.nan
+    made = method(rgb, FS)
+    torch.testing.assert_close(made[1], method(rgb[1], FS))
+    assert made[0, 90].isnan()
+    assert made[0, :20].isfinite().all()
+    assert made[0, -60:-40].isfinite().all()
+    assert heart_rate(made, FS).isnan().tolist() == [True, False]
+
+
+def test_exact_inside_of_autocast() -> None:
+    rgb = traces(2).float()
+    outside = [method(rgb, FS) for method in (pos, chrom)]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = [method(rgb, FS) for method in (pos, chrom)]
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+
+
+@pytest.mark.parametrize("method", [pos, chrom])
+def test_a_rate_of_frames_may_be_a_fraction(method) -> None:
+    fs = Fraction(30000, 1001)
+    torch.testing.assert_close(method(traces(), fs), method(traces(), float(fs)), rtol=0, atol=0)

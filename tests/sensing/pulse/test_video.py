@@ -100,7 +100,7 @@ def test_frames_are_turned_as_the_phone_notes(tmp_path: Path, monkeypatch: pytes
 
     class Opened:
         def __init__(self, real: Any) -> None:
-            self.real, self.streams, self.duration = real, real.streams, real.duration
+            self.real, self.streams, self.duration, self.format = real, real.streams, real.duration, real.format
 
         def __enter__(self) -> "Opened":
             return self
@@ -135,6 +135,20 @@ def test_only_one_frame_is_held_at_full_size(tmp_path: Path, monkeypatch: pytest
     assert max(alive) <= 2  # the one at hand, and the one that its successor replaces
     assert len(alive) == 20
     assert frames.untyped_storage().nbytes() == 3 * 20 * 16 * 4
+
+
+def test_one_number_is_both_sides(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", pictures(3))
+    for size in (6, np.int64(6), [6, 6]):
+        assert torch.equal(read_video(path, size=size)[0], read_video(path, size=(6, 6))[0])
+
+
+def test_a_box_over_the_edge_is_cut_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", pictures(5))
+    for over, inside in (((-3, 0, 30, 30), (0, 0, 27, 30)), ((40, -2.5, 20, 60), (40, 0, 8, 32))):
+        expected, _ = read_video(path, size=8, box=inside)
+        torch.testing.assert_close(read_video(path, size=8, box=over)[0], expected)
+        torch.testing.assert_close(read_video(path, size=8, box=lambda _, box=over: box)[0], expected)
 
 
 # ---- boxes of a detector ----
@@ -211,6 +225,48 @@ def test_uneven_frames_are_resampled(tmp_path: Path) -> None:
     assert float(heart_rate(frames[0, :, 0, 0], fs)) == pytest.approx(78, abs=1)
 
 
+def test_rates_as_files_have_them(tmp_path: Path) -> None:
+    path, fs = write(tmp_path / "a.mkv", pictures(20)), Fraction(30000, 1001)
+    found, rate = read_video(path, size=4, fs=fs)
+    torch.testing.assert_close(found, read_video(path, size=4, fs=float(fs))[0], rtol=0, atol=0)
+    assert (type(rate), rate) == (float, float(fs))
+
+
+def trimmed(path: Path, to: Path, seconds: float) -> Path:
+    """Cut without encoding anew, as phones do: samples ahead of time zero stay in the file."""
+    with av.open(str(path)) as source, av.open(str(to), "w", options={"movflags": "faststart"}) as target:
+        old = source.streams.video[0]
+        new = target.add_stream_from_template(old)
+        for packet in source.demux(old):
+            if packet.dts is not None:
+                shift = round(seconds / old.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, new
+                target.mux(packet)
+    return to
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+@pytest.mark.parametrize(("codec", "pixels"), [("libx264rgb", "rgb24"), ("mpeg4", "yuv420p")])
+def test_frames_before_the_cut_are_not_missing(tmp_path: Path, suffix: str, codec: str, pixels: str) -> None:
+    whole = write(tmp_path / f"whole.{suffix}", pictures(60), codec=codec, pixels=pixels)
+    frames, fs = read_video(trimmed(whole, tmp_path / f"cut.{suffix}", 0.5), size=(HEIGHT, WIDTH))
+    assert frames.shape[1] == 45
+    assert fs == pytest.approx(30, rel=1e-6)
+    torch.testing.assert_close(frames, read_video(whole, size=(HEIGHT, WIDTH))[0][:, 15:])
+    kept = (tmp_path / f"cut.{suffix}").read_bytes()
+    (tmp_path / f"half.{suffix}").write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(ValueError, match=r"cut off, \d+ of its 45 frames|damaged"):
+        read_video(tmp_path / f"half.{suffix}")
+
+
+def test_home_is_where_the_tilde_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.mkv", pictures(3))
+    assert read_video("~/a.mkv", size=4)[0].shape == (3, 3, 4, 4)
+    with pytest.raises(FileNotFoundError, match=r"~/b\.mkv: no such file"):
+        read_video("~/b.mkv")
+
+
 # ---- from a file to a rate ----
 
 
@@ -282,12 +338,22 @@ def test_files_that_are_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [(40, 0, 10, 10), (0, 30, 10, 3), (-1, 0, 10, 10), (0, 0, 0, 5), (0, 0, math.nan, 5), (1, 2, 3), "face"]
+    "box",
+    [
+        (48, 0, 10, 10),
+        (0, 33, 10, 3),
+        (-9, 0, 9, 10),
+        (0, 0, 0, 5),
+        (0, 0, math.nan, 5),
+        (0, 0, math.inf, 5),
+        (1, 2),
+        "me",
+    ],
 )
 def test_boxes_outside_of_the_frame(tmp_path: Path, box: Any) -> None:
     path = write(tmp_path / "a.mkv", pictures(3))
     with pytest.raises(
-        ValueError, match=r"box must (lie inside the frame of 48 × 32 pixels|be \(x, y, width, height\))"
+        ValueError, match=r"box must (be finite and reach into the frame of 48 × 32 pixels|be \(x, y, width, height\))"
     ):
         read_video(path, box=box)
     with pytest.raises(ValueError, match="box must"):
@@ -298,8 +364,11 @@ def test_too_little_to_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least two frames, got 1"):
         read_video(write(tmp_path / "a.mkv", pictures(1)))
     path = write(tmp_path / "b.mkv", pictures(3))
-    with pytest.raises(ValueError, match=r"size must be two positive numbers of pixels, got \(0, 4\)"):
+    with pytest.raises(ValueError, match=r"size must be one or two positive numbers of pixels, got \(0, 4\)"):
         read_video(path, size=(0, 4))
+    for size in (36.5, (4, 4, 4), "small", None):
+        with pytest.raises(TypeError, match="size must be one or two whole numbers of pixels, got"):
+            read_video(path, size=size)
     with pytest.raises(ValueError, match="fs must be a positive number of frames per second, got -1"):
         read_video(path, fs=-1)
 

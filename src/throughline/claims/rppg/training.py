@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from throughline.claims.rppg.config import Config
+from throughline.claims.rppg.rates import rate, snr
 from throughline.claims.shared.pulse_videos import Video
 from throughline.errors import ThroughlineError
 from throughline.lab import Log
-from throughline.sensing.pulse import PulseLoss, PulseNet, bandpass, chrom, heart_rate, neg_pearson, pos, pulse_snr
+from throughline.sensing.pulse import PulseLoss, PulseNet, chrom, neg_pearson, pos
 
 __all__ = ["CLASSICAL", "NETWORKS", "Recipe", "fit", "measure", "predict"]
 
@@ -75,7 +76,7 @@ def batch(videos: list[Video], config: Config, draw: torch.Generator) -> tuple[T
         rates.append(video.bpm)
     pulse = torch.stack(pulses)
     flags, given = torch.tensor(known), torch.tensor(rates)
-    found = heart_rate(pulse, config.fs)
+    found = rate(pulse, config.fs)
     bpm = torch.where(flags & found.isfinite(), found, given)
     low, high = PulseLoss(config.fs).bpm_range
     device = config.device
@@ -120,19 +121,16 @@ def predict(arm: str, network: nn.Module | None, video: Video, config: Config) -
 def measure(pulses: list[Tensor], videos: list[Video], config: Config) -> tuple[dict[str, float], np.ndarray]:
     """Errors over videos, and ``(2, n)`` true and estimated rates."""
     truth = torch.tensor([video.bpm for video in videos])
-    found = torch.stack([heart_rate(pulse, config.fs) for pulse in pulses])
+    found = torch.stack([rate(pulse, config.fs) for pulse in pulses])
     found = torch.where(found.isfinite(), found, MIDDLE)
     error = found - truth
-    snr = [
-        float(pulse_snr(bandpass(pulse, config.fs), config.fs, torch.tensor(video.bpm)))
-        for pulse, video in zip(pulses, videos, strict=True)
-    ]
+    levels = [snr(pulse, config.fs, video.bpm) for pulse, video in zip(pulses, videos, strict=True)]
     spread = min(float(found.std()), float(truth.std())) if len(videos) > 1 else 0.0
     scores = {
         "mae": float(error.abs().mean()),
         "rmse": float(error.square().mean().sqrt()),
         "mape": float((error.abs() / truth).mean()) * 100,
         "r": float(torch.corrcoef(torch.stack([truth, found]))[0, 1]) if spread > 0 else 0.0,
-        "snr": float(np.mean([s if math.isfinite(s) else 0.0 for s in snr])),
+        "snr": float(np.mean([s if math.isfinite(s) else 0.0 for s in levels])),
     }
     return scores, torch.stack([truth, found]).numpy()

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_floating, readable
 from throughline.sensing.layout.warp import geometry
 
 __all__ = ["averaged", "box_average", "check_image"]
@@ -33,11 +34,10 @@ def box_average(image: Tensor, x_edges: Tensor, y_edges: Tensor) -> Tensor:
     """
     check_image(image, 2)
     for name, edges in (("x_edges", x_edges), ("y_edges", y_edges)):
-        if not edges.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {edges.dtype}")
+        check_floating(name, edges)
         if edges.ndim != 1 or len(edges) < 2:
             raise ValueError(f"{name} must have shape (n,) with n >= 2, got {tuple(edges.shape)}")
-        if not torch.compiler.is_compiling():
+        if readable(edges):
             if not bool((edges.diff() > 0).all()):
                 raise ValueError(f"{name} must increase, got {edges.tolist()}")
             if edges[0] < -1 or edges[-1] > 1:
@@ -50,8 +50,9 @@ def averaged(image: Tensor, x_edges: Tensor, y_edges: Tensor) -> Tensor:
     columns = _box_weights(geometry(x_edges, image.dtype), image.shape[-1]).to(image.dtype)
     count = math.prod(image.shape[:-2])
     # bmm on a view of the rows: broadcasting matmul would transpose and copy the images instead
-    narrow = torch.bmm(rows.expand(count, -1, -1), image.reshape(count, *image.shape[-2:]))
-    return (narrow @ columns.mT).reshape(*image.shape[:-2], len(rows), len(columns))
+    with torch.autocast(image.device.type, enabled=False):
+        narrow = torch.bmm(rows.expand(count, -1, -1), image.reshape(count, *image.shape[-2:]))
+        return (narrow @ columns.mT).reshape(*image.shape[:-2], len(rows), len(columns))
 
 
 def _box_weights(edges: Tensor, n: int) -> Tensor:
@@ -70,7 +71,6 @@ def _box_weights(edges: Tensor, n: int) -> Tensor:
 
 
 def check_image(image: Tensor, dims: int, name: str = "image") -> None:
-    if not image.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {image.dtype}")
+    check_floating(name, image)
     if image.ndim < dims:
         raise ValueError(f"{name} must have at least {dims} dimensions, got shape {tuple(image.shape)}")

@@ -1,11 +1,13 @@
 """The layer: a sensor whose pixel grid is learned."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core.checks import check_tensor, integer
 from throughline.sensing.layout.boxes import averaged, check_image
 from throughline.sensing.layout.warp import Shape, check_shape, geometry, smallest, unwarp, warp, warp_gain, warp_slope
 
@@ -29,6 +31,7 @@ class SensorLayout(nn.Module):
 
     Raises:
         ValueError: an argument is out of range.
+        TypeError: ``size`` is no whole number, nor two.
 
     >>> SensorLayout((4, 6), curvature=(0.3, 0.0))(torch.ones(2, 3, 32, 48)).shape
     torch.Size([2, 3, 4, 6])
@@ -47,9 +50,7 @@ class SensorLayout(nn.Module):
     ) -> None:
         super().__init__()
         check_shape(shape)
-        height, width = (size, size) if isinstance(size, int) else size
-        if height < 1 or width < 1:
-            raise ValueError(f"size must be at least 1 in both directions, got {size}")
+        sides = _pair(size)
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
         if not 0 < max_curvature < 1:
@@ -58,7 +59,7 @@ class SensorLayout(nn.Module):
             raise ValueError(
                 f"curvature must be two numbers smaller than max_curvature={max_curvature} in size, got {curvature}"
             )
-        self.size = (height, width)
+        self.size = sides
         self.shape: Shape = shape
         self.max_curvature = max_curvature
         self.samples = samples
@@ -89,13 +90,13 @@ class SensorLayout(nn.Module):
         corners = _lattice(_edges(self.size[1], curvature), _edges(self.size[0], curvature))
         return warp(corners, curvature, self.shape).to(self.raw.dtype)
 
-    def rectify(self, features: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
+    def rectify(self, features: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear") -> Tensor:
         """Resample predictions made on the sensor onto the regular grid of the scene.
 
         Args:
             features: ``(..., C, h, w)`` covering the whole sensor, at its resolution or any other. Integers (labels)
                 are allowed with mode "nearest".
-            size: (height, width) of the result.
+            size: (height, width) of the result, or one number for both.
             mode: "bilinear", "nearest" or "bicubic", as in ``grid_sample``.
 
         Returns:
@@ -103,15 +104,15 @@ class SensorLayout(nn.Module):
         """
         if mode not in ("bilinear", "nearest", "bicubic"):
             raise ValueError(f'mode must be "bilinear", "nearest" or "bicubic", got {mode!r}')
+        check_tensor("features", features)
         if mode != "nearest" or features.is_complex():
             check_image(features, 3, "features")
         elif features.ndim < 3:
             raise ValueError(f"features must have at least 3 dimensions, got shape {tuple(features.shape)}")
-        if min(size) < 1:
-            raise ValueError(f"size must be at least 1 in both directions, got {size}")
+        height, width = _pair(size)
         values = features if features.is_floating_point() else features.double()
         curvature = self._curvature(values.dtype)
-        grid = unwarp(_lattice(_centers(size[1], curvature), _centers(size[0], curvature)), curvature, self.shape)
+        grid = unwarp(_lattice(_centers(width, curvature), _centers(height, curvature)), curvature, self.shape)
         return _read(values, grid, mode).to(features.dtype)
 
     def extra_repr(self) -> str:
@@ -132,8 +133,16 @@ class SensorLayout(nn.Module):
         total = F.avg_pool2d(area, self.samples)
         weight = area / total.repeat_interleave(self.samples, 1).repeat_interleave(self.samples, 2)
         values = _read(image, points * gain, "bilinear")
-        mean = F.avg_pool2d((values * weight.to(values.dtype)).reshape(-1, height, width), self.samples)
+        mean = F.avg_pool2d((values * weight.to(values.dtype)).reshape(-1, 1, height, width), self.samples)
         return mean.reshape(*image.shape[:-2], *self.size).to(image.dtype)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = size if isinstance(size, Sequence) and len(size) == 2 else (size, size)
+    height, width = (integer("size", n, "one or two whole numbers of pixels") for n in (height, width))
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1 in both directions, got {size}")
+    return height, width
 
 
 def _read(image: Tensor, grid: Tensor, mode: str) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from throughline.core.checks import check_floating, check_tensor, readable
+
 __all__ = [
     "Shape",
     "check_shape",
@@ -126,12 +128,12 @@ def check_shape(shape: str) -> None:
 
 def _check_points(points: Tensor, curvature: Tensor, shape: str) -> tuple[Tensor, Tensor]:
     check_shape(shape)
-    if not points.is_floating_point():
-        raise TypeError(f"points must be floating point, got {points.dtype}")
+    check_floating("points", points)
+    check_tensor("curvature", curvature)
     if points.ndim == 0 or points.shape[-1] != 2:
         raise ValueError(f"points must have shape (..., 2), got {tuple(points.shape)}")
     if curvature.shape != (2,):
         raise ValueError(f"curvature must have shape (2,), got {tuple(curvature.shape)}")
-    if not torch.compiler.is_compiling() and not bool((curvature.abs() < 1).all()):
+    if readable(curvature) and not bool((curvature.abs() < 1).all()):
         raise ValueError(f"curvature must lie in (-1, 1), got {curvature.tolist()}")
     return geometry(points, curvature.dtype), geometry(curvature, points.dtype)

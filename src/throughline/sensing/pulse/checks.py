@@ -1,35 +1,46 @@
-"""What the arguments of several functions must be."""
+"""What the arguments of several functions must be, and the rates that all of them look for."""
 
 import math
+from fractions import Fraction
 
 from torch import Tensor
 
-__all__ = ["check_band", "check_rate", "check_rgb", "check_signal"]
+from throughline.core.checks import check_floating
+
+__all__ = ["BAND", "HIGH", "LOW", "Rate", "check_band", "check_rgb", "check_signal", "frame_rate"]
+
+BAND = (40, 180)  # beats per minute, from deep sleep to hard exercise
+LOW, HIGH = BAND[0] / 60, BAND[1] / 60  # Hz
+
+Rate = float | Fraction
 
 
 def check_rgb(rgb: Tensor) -> None:
-    if not rgb.is_floating_point():
-        raise TypeError(f"rgb must be floating point, got {rgb.dtype}")
+    check_floating("rgb", rgb)
     if rgb.ndim < 2 or rgb.shape[-1] != 3:
         raise ValueError(f"rgb must have shape (..., T, 3), got {tuple(rgb.shape)}")
 
 
 def check_signal(signal: Tensor, name: str) -> None:
-    if not signal.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {signal.dtype}")
+    check_floating(name, signal)
     if signal.ndim < 1 or signal.shape[-1] == 0:
         raise ValueError(f"{name} must have shape (..., T) with T >= 1, got {tuple(signal.shape)}")
 
 
-def check_rate(fs: float) -> None:
-    if not 0 < fs < math.inf:
+def frame_rate(fs: Rate) -> float:
+    """``fs`` as a float, from a Fraction too, which is how files have it."""
+    try:
+        rate = float(fs)
+    except (TypeError, ValueError):
+        raise TypeError(f"fs must be a number of frames per second, got {fs!r}") from None
+    if not 0 < rate < math.inf:
         raise ValueError(f"fs must be a positive number of frames per second, got {fs}")
+    return rate
 
 
 def check_band(fs: float, low: float, high: float) -> None:
-    check_rate(fs)
     for name, edge in (("low", low), ("high", high)):
         if not 0 < edge < fs / 2:
-            raise ValueError(f"{name} must lie in (0, fs/2) = (0, {fs / 2:g}) Hz, got {edge}")
+            raise ValueError(f"{name} must lie in (0, fs/2) = (0, {fs / 2:g}) Hz, got {edge:g}")
     if low >= high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
+        raise ValueError(f"low must be below high, got {low:g} and {high:g}")

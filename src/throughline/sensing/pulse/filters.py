@@ -9,7 +9,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from throughline.sensing.pulse.checks import check_band, check_signal
+from throughline.sensing.pulse.checks import Rate, check_band, check_signal, frame_rate
 
 __all__ = ["bandpass", "constant", "detrend", "power_of_two"]
 
@@ -40,7 +40,7 @@ def detrend(signal: Tensor, smoothing: float = 100.0) -> Tensor:
     n = signal.shape[-1]
     x = signal.double()
     x = x - x[..., :1]  # a constant is exactly zero
-    if n < 3 or smoothing == 0:
+    if n < 3 or smoothing == 0 or not signal.numel():
         return torch.zeros_like(signal) + 0 * signal
     weight = smoothing**2
     frequency = torch.arange(n + 1, dtype=x.dtype, device=x.device) * (math.pi / n)  # of the mirrored signal, 2n long
@@ -61,7 +61,7 @@ def detrend(signal: Tensor, smoothing: float = 100.0) -> Tensor:
     return rest.to(signal.dtype)
 
 
-def bandpass(signal: Tensor, fs: float, low: float = 0.75, high: float = 2.5, *, order: int = 1) -> Tensor:
+def bandpass(signal: Tensor, fs: Rate, low: float = 0.75, high: float = 2.5, *, order: int = 1) -> Tensor:
     """Butterworth band-pass forwards and backwards (zero phase), equal to `scipy.signal.filtfilt`.
 
     Differentiable, on any device; in double precision inside. The signal is continued oddly at both ends, by SciPy's
@@ -69,7 +69,7 @@ def bandpass(signal: Tensor, fs: float, low: float = 0.75, high: float = 2.5, *,
 
     Args:
         signal: floating point, ``(..., T)``.
-        fs: frames per second.
+        fs: frames per second, a Fraction too.
         low: lower edge in Hz.
         high: upper edge in Hz, below fs/2.
         order: of the Butterworth filter, at least 1.
@@ -85,16 +85,19 @@ def bandpass(signal: Tensor, fs: float, low: float = 0.75, high: float = 2.5, *,
     tensor([0., 0., 0., 0.])
     """
     check_signal(signal, "signal")
+    fs = frame_rate(fs)
     check_band(fs, low, high)
     if order < 1:
         raise ValueError(f"order must be at least 1, got {order}")
+    if not signal.numel():
+        return 0 * signal
     n = signal.shape[-1]
     pad = min(3 * (2 * order + 1), n - 1)
     x = signal.double()
     before = 2 * x[..., :1] - x[..., 1 : pad + 1].flip(-1)
     after = 2 * x[..., -1:] - x[..., n - 1 - pad : n - 1].flip(-1)
     x = torch.cat([before, x, after], -1)
-    impulse = _impulse(order, float(low), float(high), float(fs), n + 2 * pad).to(x.device)
+    impulse = _impulse(order, float(low), float(high), fs, n + 2 * pad).to(x.device)
     room = power_of_two(2 * x.shape[-1])  # a convolution that does not wrap around
     spectrum = torch.fft.rfft(impulse, n=room)
     for _ in range(2):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from throughline.sensing.pulse.checks import Rate, frame_rate
+
 __all__ = ["synthetic_pulse_video"]
 
 LIGHT_SKIN, DARK_SKIN = (0.85, 0.64, 0.54), (0.28, 0.18, 0.13)
@@ -41,7 +43,7 @@ def synthetic_pulse_video(
     *,
     frames: int = 300,
     size: int = 64,
-    fs: float = 30.0,
+    fs: Rate = 30.0,
     motion: float = 0.2,
     light: float = 0.2,
     melanin: tuple[float, float] = (0.0, 1.0),
@@ -60,7 +62,7 @@ def synthetic_pulse_video(
         n: clips, at least 1.
         frames: T, at least 4.
         size: pixels on a side, at least 8.
-        fs: frames per second, above 5.
+        fs: frames per second, above 5, a Fraction too.
         motion: 0 for none; 1 shifts by a seventh of the frame's half-width, rolls by 14° and turns by 40°.
         light: 0 for a steady white light; 1 drifts by a fifth, flickers by a fiftieth and colours both sides.
         melanin: range, within [0, 1], of the skin's darkness.
@@ -79,6 +81,7 @@ def synthetic_pulse_video(
     >>> made["frames"].shape, made["pulse"].shape, made["bpm"].shape
     (torch.Size([2, 3, 90, 16, 16]), torch.Size([2, 90]), torch.Size([2]))
     """
+    fs = frame_rate(fs)
     _check(n, frames, size, fs, motion, light, melanin, bpm, noise)
     scene = _scene(n, frames, size, fs, motion, light, melanin, bpm, generator)
     out = torch.empty(n, 3, frames, size, size, device="cpu")

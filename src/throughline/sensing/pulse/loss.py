@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from throughline.sensing.pulse.checks import check_rate, check_signal
+from throughline.core.checks import check_tensor, readable
+from throughline.sensing.pulse.checks import BAND, Rate, check_signal, frame_rate
 from throughline.sensing.pulse.rate import heart_rate
 
 __all__ = ["PulseLoss", "neg_pearson", "pulse_spectrum"]
@@ -33,12 +34,12 @@ def neg_pearson(prediction: Tensor, target: Tensor) -> Tensor:
     return (1 - (_unit(prediction) * _unit(target)).sum(-1)).to(prediction.dtype)
 
 
-def pulse_spectrum(pulse: Tensor, fs: float, bpm: Tensor) -> Tensor:
+def pulse_spectrum(pulse: Tensor, fs: Rate, bpm: Tensor) -> Tensor:
     """Power of a pulse at given rates, by direct sums under a Hann window: no bins, differentiable, of sum one.
 
     Args:
         pulse: floating point, ``(..., T)``.
-        fs: frames per second.
+        fs: frames per second, a Fraction too.
         bpm: ``(n,)``, beats per minute.
 
     Returns:
@@ -65,7 +66,7 @@ class PulseLoss(nn.Module):
     KL(q || P) from a Gaussian q about it. Each is of one clip, then averaged.
 
     Args:
-        fs: frames per second.
+        fs: frames per second, a Fraction too.
         bpm_range: beats per minute, the end excluded.
         std: of q, in beats per minute.
         time_weight: α at the beginning and at the end of training.
@@ -81,15 +82,15 @@ class PulseLoss(nn.Module):
 
     def __init__(
         self,
-        fs: float,
+        fs: Rate,
         *,
-        bpm_range: tuple[int, int] = (40, 180),
+        bpm_range: tuple[int, int] = BAND,
         std: float = 1.0,
         time_weight: tuple[float, float] = (1.0, 0.05),
         frequency_weight: tuple[float, float] = (1.0, 5.0),
     ) -> None:
         super().__init__()
-        check_rate(fs)
+        fs = frame_rate(fs)
         if not 0 < bpm_range[0] < bpm_range[1] - 1:
             raise ValueError(f"bpm_range must be two increasing positive rates, got {bpm_range}")
         if not 0 < std < math.inf:
@@ -101,18 +102,18 @@ class PulseLoss(nn.Module):
         self.time_weight, self.frequency_weight = time_weight, frequency_weight
 
     def terms(self, prediction: Tensor, target: Tensor, bpm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """L_P, L_CE and L_LD, each averaged over all clips.
+        """L_P, L_CE and L_LD, each averaged over all clips; 0 of none.
 
         Args:
             prediction: floating point, ``(..., T)``.
             target: the same shape.
-            bpm: ``(...)``, the true rates.
+            bpm: ``(...)``, the true rates, in a list or array too.
 
         Raises:
             TypeError: ``prediction`` or ``target`` is not floating point.
             ValueError: shapes do not fit, or a rate, rounded, is outside of ``bpm_range``.
         """
-        time = neg_pearson(prediction, target).mean()
+        time = _mean(neg_pearson(prediction, target))
         return time, *self.frequency_terms(prediction, bpm)
 
     def frequency_terms(self, prediction: Tensor, bpm: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +124,7 @@ class PulseLoss(nn.Module):
         if rate.shape != prediction.shape[:-1]:
             raise ValueError(f"bpm must have shape {tuple(prediction.shape[:-1])}, got {tuple(rate.shape)}")
         place = rate.round() - low
-        if not torch.compiler.is_compiling() and not bool(((place >= 0) & (place < high - low)).all()):
+        if readable(place) and not bool(((place >= 0) & (place < high - low)).all()):
             raise ValueError(f"bpm must round to a rate in bpm_range={self.bpm_range}, got {rate.tolist()}")
         rates = torch.arange(low, high, device=rate.device, dtype=rate.dtype)
         # an offset is no pulse, and in a short window it would leak into the slow rates
@@ -131,7 +132,7 @@ class PulseLoss(nn.Module):
         entropy = -found.gather(-1, place.long().unsqueeze(-1)).squeeze(-1)
         wanted = (-0.5 * ((rates - rate.unsqueeze(-1)) / self.std).square()).log_softmax(-1)
         divergence = (wanted.exp() * (wanted - found)).sum(-1)
-        return entropy.mean().to(prediction.dtype), divergence.mean().to(prediction.dtype)
+        return _mean(entropy).to(prediction.dtype), _mean(divergence).to(prediction.dtype)
 
     def weights(self, progress: float) -> tuple[float, float]:
         """α and β at a progress in [0, 1]."""
@@ -141,16 +142,21 @@ class PulseLoss(nn.Module):
         return alpha, beta
 
     def forward(self, prediction: Tensor, target: Tensor, bpm: Tensor | None = None, progress: float = 0.0) -> Tensor:
-        """The weighted sum, of all clips; without ``bpm`` the rates are those of ``target`` (`heart_rate`)."""
+        """The weighted sum, of all clips; without ``bpm`` the rates are those of ``target`` in ``bpm_range``
+        (`heart_rate`).
+        """
         alpha, beta = self.weights(progress)
-        rates = heart_rate(target, self.fs) if bpm is None else bpm
-        time, entropy, divergence = self.terms(prediction, target, rates)
+        if bpm is None:
+            low, high = (edge / 60 for edge in self.bpm_range)
+            bpm = heart_rate(target, self.fs, low=low, high=high)
+        time, entropy, divergence = self.terms(prediction, target, bpm)
         return alpha * time + beta * (entropy + divergence)
 
 
-def _log_spectrum(pulse: Tensor, fs: float, bpm: Tensor) -> Tensor:
+def _log_spectrum(pulse: Tensor, fs: Rate, bpm: Tensor) -> Tensor:
     check_signal(pulse, "pulse")
-    check_rate(fs)
+    fs = frame_rate(fs)
+    check_tensor("bpm", bpm)
     if bpm.ndim != 1 or len(bpm) == 0:
         raise ValueError(f"bpm must have shape (n,) with n >= 1, got {tuple(bpm.shape)}")
     x = pulse.to(torch.promote_types(pulse.dtype, torch.float32))
@@ -160,7 +166,9 @@ def _log_spectrum(pulse: Tensor, fs: float, bpm: Tensor) -> Tensor:
     angle = time.unsqueeze(-1) * bpm.to(x.device).double()
     x = x / _scale(x)  # squares of very small and very large numbers stay numbers
     waves = torch.stack([angle.cos(), angle.sin()]) * window.unsqueeze(-1)
-    power = torch.einsum("...t,wtn->w...n", x, waves.to(x.dtype)).square().sum(0) + torch.finfo(x.dtype).tiny
+    with torch.autocast(x.device.type, enabled=False):
+        sums = torch.einsum("...t,wtn->w...n", x, waves.to(x.dtype))
+    power = sums.square().sum(0) + torch.finfo(x.dtype).tiny
     return power.log() - power.sum(-1, keepdim=True).log()
 
 
@@ -171,7 +179,12 @@ def _unit(x: Tensor) -> Tensor:
     x = x / _scale(x)
     x = x - x.mean(-1, keepdim=True)
     square = x.square().sum(-1, keepdim=True)
-    return torch.where(square > 0, x / torch.where(square > 0, square, 1).sqrt(), 0)
+    return torch.where(square == 0, 0, x / torch.where(square == 0, 1, square).sqrt())
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Of all values; 0 of none."""
+    return values.mean() if values.numel() else values.sum()
 
 
 def _scale(x: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core._derivatives import transformed
+from throughline.core.checks import check_floating, check_tensor, readable
+
 __all__ = [
     "DifferentialFrameFusion",
     "PulseNet",
@@ -63,6 +66,7 @@ def temporal_shift(x: Tensor, *, fold_div: int = 3) -> Tensor:
             [0., 1., 2.],
             [1., 2., 3.]])
     """
+    check_tensor("x", x)
     if x.ndim < 4:
         raise ValueError(f"x must have shape (..., C, T, H, W), got {tuple(x.shape)}")
     if fold_div < 2:
@@ -144,6 +148,7 @@ class TemporalShiftAttention(nn.Module):
         self.gate = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating("x", x)
         if x.ndim < 4 or x.shape[-4] != self.channels:
             raise ValueError(f"x must have shape (..., {self.channels}, T, H, W), got {tuple(x.shape)}")
         channels, frames, height, width = x.shape[-4:]
@@ -160,8 +165,9 @@ class TemporalShiftAttention(nn.Module):
         result = self.out(mixed).mT.view(-1, channels, *grid)
         result = F.interpolate(result, (height, width), mode="nearest")
         result = result.view(-1, frames, channels, height, width).transpose(1, 2).reshape(x.shape)
-        mixed_in: Tensor = x + self.gate * result if torch.is_grad_enabled() else result.mul_(self.gate).add_(x)
-        return mixed_in
+        if torch.is_grad_enabled() or result.dtype != x.dtype:  # autocast shortens the one and not the other
+            return x + self.gate * result
+        return result.mul_(self.gate).add_(x)
 
 
 class PulseNet(nn.Module):
@@ -255,7 +261,8 @@ class _Layer(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert conv.bias is not None
-        x = x.contiguous(memory_format=torch.channels_last_3d)  # with few channels twice as fast
+        if not transformed():  # whose tensors know one memory format
+            x = x.contiguous(memory_format=torch.channels_last_3d)  # with few channels twice as fast
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         bias = norm.bias + (conv.bias - norm.running_mean) * scale
         return F.relu_(F.conv3d(x, conv.weight * scale.view(-1, 1, 1, 1, 1), bias, padding=conv.padding))
@@ -273,18 +280,19 @@ def _standardized(frames: Tensor) -> Tensor:
 
 def _over_deviation(x: Tensor) -> Tensor:
     """``x`` over its population standard deviation along the last four dimensions; zeros where that is zero."""
+    if not x.numel():
+        return x
     scale = x.detach().abs().amax((-4, -3, -2, -1), keepdim=True)
     x = x / torch.where(scale > 0, scale, 1)  # squares of very small and very large numbers stay numbers
     variance = x.var((-4, -3, -2, -1), correction=0, keepdim=True)
-    return torch.where(variance > 0, x / torch.where(variance > 0, variance, 1).sqrt(), 0)
+    return torch.where(variance == 0, 0, x / torch.where(variance == 0, 1, variance).sqrt())
 
 
 def _check_frames(frames: Tensor) -> None:
-    if not frames.is_floating_point():
-        raise TypeError(f"frames must be floating point, got {frames.dtype}")
+    check_floating("frames", frames)
     if frames.ndim < 4 or frames.shape[-4] != 3:
         raise ValueError(f"frames must have shape (..., 3, T, H, W), got {tuple(frames.shape)}")
     if frames.shape[-3] < 4:
         raise ValueError(f"frames must be at least 4 in time, got shape {tuple(frames.shape)}")
-    if not torch.compiler.is_compiling() and frames.numel() and bool(frames.amin() < 0):
+    if readable(frames) and bool((frames < 0).any()):
         raise ValueError(f"frames must not be negative, got {frames.amin().item():g}; leave out any standardisation")

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from throughline.sensing.pulse.checks import check_band, check_signal
+from throughline.sensing.pulse.checks import HIGH, LOW, Rate, check_band, check_signal, frame_rate
 from throughline.sensing.pulse.filters import bandpass, detrend, power_of_two
 
 __all__ = ["heart_rate", "pulse_snr"]
 
 
-def heart_rate(pulse: Tensor, fs: float, *, low: float = 0.75, high: float = 2.5, resolution: float = 0.5) -> Tensor:
+def heart_rate(pulse: Tensor, fs: Rate, *, low: float = LOW, high: float = HIGH, resolution: float = 0.5) -> Tensor:
     """Beats per minute: where the spectrum of the detrended and band-passed pulse is highest.
 
     The periodogram is padded to bins of ``resolution`` or finer; filter once, that is here, or the second harmonic of
@@ -19,39 +19,41 @@ def heart_rate(pulse: Tensor, fs: float, *, low: float = 0.75, high: float = 2.5
 
     Args:
         pulse: floating point, ``(..., T)``.
-        fs: frames per second.
-        low: lower edge of the band in Hz.
-        high: upper edge of the band in Hz, below fs/2.
+        fs: frames per second, a Fraction too.
+        low: lower edge of the band in Hz; 40 beats per minute by default, the range of `PulseLoss`.
+        high: upper edge of the band in Hz, below fs/2; 180 beats per minute by default.
         resolution: beats per minute between two bins at most.
 
     Returns:
-        ``(...)`` in the dtype of ``pulse``; NaN for a pulse that does not change beyond its rounding.
+        ``(...)`` in the dtype of ``pulse``, inside of the band. NaN where the spectrum is highest at an edge of the
+        band or beyond, for a pulse that does not change beyond its rounding, and for one with a NaN or infinity.
 
     Raises:
         TypeError: ``pulse`` is not floating point.
         ValueError: ``pulse`` has no frames, or another argument is out of range.
 
     >>> t = torch.arange(300) / 30
-    >>> heart_rate(torch.sin(2 * torch.pi * 1.5 * t), 30.0)
-    tensor(90.0879)
+    >>> heart_rate(torch.sin(2 * torch.pi * torch.tensor([[1.5], [3.5]]) * t), 30.0)
+    tensor([90.0879,     nan])
     """
     check_signal(pulse, "pulse")
+    fs = frame_rate(fs)
     check_band(fs, low, high)
     if not 0 < resolution < 60 * (high - low):
         raise ValueError(f"resolution must be positive and finer than the band, got {resolution}")
-    x = pulse.detach().double()
-    x = bandpass(detrend(x), fs, low, high)
+    raw = pulse.detach().double()
+    x = bandpass(detrend(raw), fs, low, high)
     bins = power_of_two(max(x.shape[-1], math.ceil(60 * fs / resolution)))
-    power = torch.fft.rfft(x, n=bins).abs()
-    frequency = torch.arange(power.shape[-1], dtype=x.dtype, device=x.device) * (fs / bins)
-    power = power.masked_fill((frequency < low) | (frequency > high), -1.0)
-    rate: Tensor = power.argmax(-1).to(x.dtype) * (60 * fs / bins)
-    rounding = (8 * torch.finfo(pulse.dtype).eps + 1e-11) * pulse.detach().double().abs().amax(-1)
-    return rate.masked_fill(x.abs().amax(-1) <= rounding, math.nan).to(pulse.dtype)
+    highest = _amplitudes(x, bins).argmax(-1)
+    first, last = math.ceil(low * bins / fs), math.floor(high * bins / fs)  # bins of the band
+    rounding = (8 * torch.finfo(pulse.dtype).eps + 1e-11) * raw.abs().amax(-1)
+    known = (highest > first) & (highest < last) & (x.abs().amax(-1) > rounding) & raw.isfinite().all(-1)
+    rate: Tensor = highest.to(x.dtype) * (60 * fs / bins)
+    return rate.where(known, math.nan).to(pulse.dtype)
 
 
 def pulse_snr(
-    pulse: Tensor, fs: float, bpm: Tensor, *, low: float = 0.75, high: float = 2.5, tolerance: float = 6.0
+    pulse: Tensor, fs: Rate, bpm: Tensor, *, low: float = LOW, high: float = HIGH, tolerance: float = 6.0
 ) -> Tensor:
     """How far a rate stands out of a pulse, in dB: power near it and its double over that of the rest of the band.
 
@@ -60,14 +62,15 @@ def pulse_snr(
 
     Args:
         pulse: floating point, ``(..., T)``, long enough that a bin lies within ``tolerance``: some 3 seconds.
-        fs: frames per second.
-        bpm: ``(...)``, beats per minute: the true rate, or that of `heart_rate`.
-        low: lower edge of the band in Hz.
+        fs: frames per second, a Fraction too.
+        bpm: ``(...)``, beats per minute, in a list or array too: the true rate, or that of `heart_rate`.
+        low: lower edge of the band in Hz; that of `heart_rate` by default.
         high: upper edge of the band in Hz, below fs/2.
         tolerance: beats per minute on either side that count as near.
 
     Returns:
-        ``(...)`` in the dtype of ``pulse``; NaN where ``bpm`` is NaN or the pulse is constant zero.
+        ``(...)`` in the dtype of ``pulse``. NaN, which is above no threshold, where ``bpm`` is NaN, the pulse is
+        constant zero or has a NaN or infinity.
 
     Raises:
         TypeError: ``pulse`` is not floating point.
@@ -78,6 +81,7 @@ def pulse_snr(
     True
     """
     check_signal(pulse, "pulse")
+    fs = frame_rate(fs)
     check_band(fs, low, high)
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be positive and finite, got {tolerance}")
@@ -88,7 +92,7 @@ def pulse_snr(
     x = pulse.double()
     scale = x.detach().abs().amax(-1, keepdim=True)
     x = x / torch.where(scale > 0, scale, 1)
-    power = torch.fft.rfft(x, n=n).abs().square()
+    power = _amplitudes(x, n).square()
     frequency = torch.arange(n // 2 + 1, dtype=x.dtype, device=x.device) * (fs / n)
     rate = torch.as_tensor(bpm, device=x.device).double().unsqueeze(-1) / 60
     near = ((frequency - rate).abs() <= tolerance / 60) | ((frequency - 2 * rate).abs() <= tolerance / 60)
@@ -97,3 +101,11 @@ def pulse_snr(
     tiny = torch.finfo(x.dtype).tiny
     decibel: Tensor = 10 * (inside.clamp_min(tiny).log10() - outside.clamp_min(tiny).log10())
     return decibel.masked_fill((scale == 0).squeeze(-1) | rate.isnan().squeeze(-1), math.nan).to(pulse.dtype)
+
+
+def _amplitudes(x: Tensor, n: int) -> Tensor:
+    """Of the first half of the spectrum of ``(..., T)``, padded to n frames: ``(..., n // 2 + 1)``."""
+    if not x.numel():  # which the libraries behind rfft refuse
+        return x.new_zeros(*x.shape[:-1], n // 2 + 1)
+    made: Tensor = torch.fft.rfft(x, n=n).abs()
+    return made

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughline.sensing.pulse.checks import check_rate, check_rgb
+from throughline.core.checks import readable
+from throughline.sensing.pulse.checks import Rate, check_rgb, frame_rate
 from throughline.sensing.pulse.filters import constant
 
 __all__ = ["chrom", "green", "pos"]
@@ -18,7 +19,7 @@ CHUNK = 2**28  # bytes of unfolded windows that `pos` holds at a time
 CHROM_BAND = (0.7, 2.5)  # Hz
 
 
-def chrom(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
+def chrom(rgb: Tensor, fs: Rate, *, window: float = 1.6) -> Tensor:
     """Pulse from the chrominance of colour traces, window by window (CHROM, de Haan and Jeanne 2013).
 
     In windows of an even number of frames that overlap by half: colours over their means; X = 3R - 2G and
@@ -28,11 +29,11 @@ def chrom(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
 
     Args:
         rgb: floating point, ``(..., T, 3)``, mean colours of the skin, in any positive unit.
-        fs: frames per second, above 5.
+        fs: frames per second, above 5, a Fraction too.
         window: seconds.
 
     Returns:
-        ``(..., T)`` in the dtype of ``rgb``; zeros where nothing changes.
+        ``(..., T)`` in the dtype of ``rgb``; zeros where nothing changes, NaN where a window has one.
 
     Raises:
         TypeError: ``rgb`` is not floating point.
@@ -42,18 +43,20 @@ def chrom(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
     >>> chrom(torch.rand(2, 90, 3) + 1, 30.0).shape
     torch.Size([2, 90])
     """
+    fs = frame_rate(fs)
     x, length = _windowed(rgb, fs, window, even=True)
     if fs <= 2 * CHROM_BAND[1]:
         raise ValueError(f"fs must be above {2 * CHROM_BAND[1]:g} frames per second for CHROM, got {fs}")
     r, g, b = _relative(x, length, length // 2).unbind(-3)
-    zero_phase = _filter_matrix(length, float(fs)).to(x)
-    strong, weak = (3 * r - 2 * g) @ zero_phase, (1.5 * r + g - 1.5 * b) @ zero_phase
+    zero_phase = _filter_matrix(length, fs).to(x)
+    with torch.autocast(x.device.type, enabled=False):
+        strong, weak = (3 * r - 2 * g) @ zero_phase, (1.5 * r + g - 1.5 * b) @ zero_phase
     alpha = _ratio(strong - strong.mean(-1, keepdim=True), weak - weak.mean(-1, keepdim=True))
     hann = torch.hann_window(length, periodic=False, dtype=x.dtype, device=x.device)
     return _overlap_add((strong - alpha * weak) * hann, x.shape[-2], length // 2).reshape(rgb.shape[:-1]).to(rgb.dtype)
 
 
-def pos(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
+def pos(rgb: Tensor, fs: Rate, *, window: float = 1.6) -> Tensor:
     """Pulse from the plane orthogonal to the skin, window by window (POS, Wang et al. 2017).
 
     In every window of ⌈window · fs⌉ frames, from the first to the last that fits: colours over their means; a = G - B
@@ -61,11 +64,11 @@ def pos(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
 
     Args:
         rgb: floating point, ``(..., T, 3)``, mean colours of the skin, in any positive unit.
-        fs: frames per second.
+        fs: frames per second, a Fraction too.
         window: seconds.
 
     Returns:
-        ``(..., T)`` in the dtype of ``rgb``; zeros where nothing changes.
+        ``(..., T)`` in the dtype of ``rgb``; zeros where nothing changes, NaN where a window has one.
 
     Raises:
         TypeError: ``rgb`` is not floating point.
@@ -78,7 +81,7 @@ def pos(rgb: Tensor, fs: float, *, window: float = 1.6) -> Tensor:
     >>> heart_rate(pos(rgb, 30.0), 30.0)
     tensor(72.0703)
     """
-    x, length = _windowed(rgb, fs, window)
+    x, length = _windowed(rgb, frame_rate(fs), window)
     frames = x.shape[-2]
     unfolded = 3 * (frames - length + 1) * length * x.element_size()
     parts = torch.split(x, max(1, CHUNK // unfolded))
@@ -148,7 +151,6 @@ def _designed_matrix(length: int, fs: float) -> Tensor:
 def _windowed(rgb: Tensor, fs: float, window: float, *, even: bool = False) -> tuple[Tensor, int]:
     """``(n, T, 3)`` in at least single precision, and the length of a window."""
     check_rgb(rgb)
-    check_rate(fs)
     if not 0 < window < math.inf:
         raise ValueError(f"window must be positive and finite, got {window}")
     length = math.ceil(window * fs)
@@ -158,6 +160,6 @@ def _windowed(rgb: Tensor, fs: float, window: float, *, even: bool = False) -> t
             f"rgb must be at least one window of {max(length, 2)} frames long ({window} s at fs={fs}), "
             f"got shape {tuple(rgb.shape)}"
         )
-    if not torch.compiler.is_compiling() and not bool((rgb.mean(-2) > 0).all() & (rgb.amin() >= 0)):
+    if readable(rgb) and bool((rgb.mean(-2) <= 0).any() | (rgb < 0).any()):
         raise ValueError("rgb must have positive means and no negative values, got a trace that is black or centred")
     return rgb.reshape(-1, *rgb.shape[-2:]).to(torch.promote_types(rgb.dtype, torch.float32)), length
