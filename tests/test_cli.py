@@ -45,7 +45,8 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     half = json.dumps({"paper": "groco", "scale": "laptop", "config": {}, "threads": 1, "metrics": {}})
     (tmp_path / "half.json").write_text(half)
     (tmp_path / "half").mkdir()
-    (tmp_path / "half" / "run.json").write_text(half)
+    unit = json.dumps({**json.loads(half), "arm": "plain", "seed": 0})
+    (tmp_path / "half" / "run.json").write_text(unit)
     (tmp_path / "boom.py").write_text("raise ConnectionError('the server is away')")
     return tmp_path
 
@@ -103,7 +104,7 @@ BAD = [
     (["run", "--like", "other.json"], "other.json does not hold a JSON object"),
     (["run", "--like", "stranger.json"], "stranger.json is not a stored result (paper: field required)"),
     (["run", "--like", "half.json"], "half.json is not a stored result (arm: field required)"),
-    (["report", "--no-open", "half"], "half/run.json is not a stored result (arm: field required)"),
+    (["report", "--no-open", "half"], "half/run.json is not a stored result (arms: field required)"),
     (["run", "groco", "--like", "stranger.json"], "--like repeats a stored configuration"),
     (["report", "--no-open"], "no run under"),
     (["report", "yesterday", "--no-open"], "no run 'yesterday'"),

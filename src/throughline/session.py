@@ -23,7 +23,7 @@ from throughline.lab.config import check_device, override
 from throughline.lab.results import Judgement, Results, judge, stored_config, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
-from throughline.lab.store import MOST_SEED, Unit, read_json
+from throughline.lab.store import LAST_SEED, Unit, read_json
 from throughline.report import write_report
 
 __all__ = ["Ended", "Request", "repeat", "run_claim"]
@@ -134,8 +134,8 @@ def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
         raise ThroughlineError(f"--seeds: {text} are more than a run takes, which is {MOST_SEEDS}")
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ThroughlineError(wrong)
-    if max(seeds) > MOST_SEED:
-        raise ThroughlineError(f"--seeds: a seed is at most {MOST_SEED}, got {max(seeds)}")
+    if max(seeds) > LAST_SEED:
+        raise ThroughlineError(f"--seeds: a seed is at most {LAST_SEED}, got {max(seeds)}")
     return tuple(seeds)
 
 

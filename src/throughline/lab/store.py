@@ -29,8 +29,8 @@ from throughline.errors import ThroughlineError
 __all__ = ["Run", "Unit", "code_version", "find_run", "new_run", "read_json", "unit_key", "write_atomically"]
 
 
-MOST_SEED = 2**32 - 1  # NumPy's generators take no larger one
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+LAST_SEED = 2**32 - 1  # NumPy's generators take no larger one
+Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 
 
 class Unit(NamedTuple):
@@ -81,7 +81,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()  # for good: a claim, or a library in it, may change the working folder
-        self.manifest = read_json(folder / "run.json")
+        self.manifest = read_json(folder / "run.json", Manifest)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -223,8 +223,8 @@ def code_version() -> dict[str, str]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of ours, a run.json or a unit's result, with all its keys, or a clear error."""
+def read_json(path: Path, kind: type[BaseModel] | None = None) -> dict[str, Any]:
+    """A JSON object of ours, whole: a `Manifest` or a `Result`, either without ``kind``, or a clear error."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -234,7 +234,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ThroughlineError(f"{path} does not hold a JSON object")
     try:
-        (Result if "metrics" in value else Manifest).model_validate(value, strict=True)
+        (kind or (Result if "metrics" in value else Manifest)).model_validate(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
