@@ -199,6 +199,8 @@ def test_a_column_with_nearly_as_many_texts_as_rows_is_warned_about(tmp_path: Pa
     assert caught[0].filename == __file__  # it points at the call
     read_table(write(tmp_path, "name,b,label\n" + "".join(rows + rows[:5])))  # 16 of 21 are fewer
     read_table(write(tmp_path, "name,b,label\n" + "".join(rows[:9])))  # nine are few
+    with pytest.warns(UserWarning, match="10 different texts in 10 rows"):
+        read_table(write(tmp_path, "name,b,label\n" + "".join(rows[:10])))
     read_table(tmp_path / "my.csv", "name")  # and labels are not features
 
 
@@ -222,6 +224,10 @@ def test_what_was_read_is_described_in_one_line(tmp_path: Path) -> None:
         "my: 1,200 rows, 1 numeric column; target 'ill': 0 (134), 1 (134), 2 (134), 3 (133), 4 (133), 5 (133) and 3 "
         "more classes"
     )
+    flags = table._replace(x=np.eye(3)[np.arange(1200) % 3][:, :2], columns=("a=b", "a=c"))
+    assert "2 numeric columns;" in flags.described()  # none is 1 in some rows: they are not of one column
+    assert table._replace(y=np.arange(1200) % 20).described().endswith("5 (60) and 14 more classes")
+    assert table._replace(y=np.arange(1200) % 21).described().endswith("21 different numbers from 0 to 20")
     tie = table._replace(y=np.array(["b", "a"] * 600))
     assert tie.described().endswith("a (600), b (600), positive class b")
 

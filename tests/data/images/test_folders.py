@@ -179,6 +179,14 @@ def test_heic_is_said(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+def test_heic_is_read_where_a_plugin_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        paint(tmp_path / name)
+    (tmp_path / "b" / "1.png").rename(tmp_path / "b" / "1.heic")
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "PNG")
+    assert len(image_folder(tmp_path).images) == 2
+
+
 def png(file: Path, width: int, height: int) -> Path:
     """The head of a PNG of that size; what comes behind it is not read before the size is refused."""
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
