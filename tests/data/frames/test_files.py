@@ -72,6 +72,12 @@ def test_rows_without_a_header(tmp_path: Path, row: str) -> None:
     assert table.x.tolist() == NUMBERS
 
 
+def test_a_remark_of_other_length_than_the_rows_is_no_header(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, lines("# made by me on Monday\n", "{i}.5 2 {y}")))
+    assert table.columns == ("0", "1")
+    assert table.x.tolist() == NUMBERS
+
+
 def test_a_header_as_r_writes_it_lacks_a_name_over_the_index(tmp_path: Path) -> None:
     file = write(tmp_path, '"a" "b" "y"\n' + "".join(f'"{i + 1}" {i}.5 2 "{"uv"[i % 2]}"\n' for i in range(ROWS)))
     assert read_table(file).x.tolist() == NUMBERS
