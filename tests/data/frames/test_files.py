@@ -198,10 +198,10 @@ def test_dates_become_days(tmp_path: Path) -> None:
 
 def test_lists_become_a_column_for_each_entry(tmp_path: Path) -> None:
     file = tmp_path / "my.parquet"
-    frame = pd.DataFrame({"e": [[1.0, 2.0, 3.0]] * 6 + [[4.0, 5.0, 6.0]] * 6, "self": 1, "y": ["u", "v"] * 6})
+    frame = pd.DataFrame({"e": [[1.0, 2.0, 3.0]] * 6 + [[4.0, 5.0, 6.0]] * 6, "self": "p", "y": ["u", "v"] * 6})
     frame.to_parquet(file)
     table = read_table(file)
-    assert table.columns == ("e[0]", "e[1]", "e[2]", "self")
+    assert table.columns == ("e[0]", "e[1]", "e[2]", "self=p")
     assert table.x[[0, -1]].tolist() == [[1, 2, 3, 1], [4, 5, 6, 1]]
     assert notes(read_frame(file)) == ("e in 3 columns",)
     for bad in ([[1.0, 2.0]] * 11 + [[1.0]], [["p"]] * 12, [{"p": 1}] * 12):
