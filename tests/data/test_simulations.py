@@ -168,6 +168,14 @@ def test_cells_of_two_kinds_are_refused(tmp_path: Path) -> None:
     assert found.inputs.shape == (4, 4)
 
 
+def test_lines_and_single_points_are_no_cells(tmp_path: Path) -> None:
+    points = [[0, 0, 0], [0.5, 0.5, 0], [1, 0, 0], [0, 1, 0]]  # the second is a centre, as Gmsh leaves them
+    cells = [("vertex", [[1]]), ("line", [[0, 2], [2, 3]]), ("triangle", [[0, 2, 3]])]
+    found = read_simulation(written(tmp_path, points, cells))
+    assert found.meshes[0].p.T.tolist() == [[0, 0], [1, 0], [0, 1]]
+    assert found.inputs.shape == (4, 3)
+
+
 def test_a_surface_in_space_is_refused_and_a_raised_plane_is_not(tmp_path: Path) -> None:
     square = np.array([[0, 0, 3], [1, 0, 3], [1, 1, 3], [0, 1, 3.0]])
     cells = [("triangle", [[0, 1, 2], [0, 2, 3]])]

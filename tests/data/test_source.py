@@ -1,5 +1,6 @@
 """Sources: what they resolve to, and a digest that follows the content and nothing else."""
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from throughline.data import DataError, Source
+from throughline.data import DataError, Source, read_table
 
 
 @pytest.fixture
@@ -113,3 +114,44 @@ def test_what_does_not_fit_is_refused(table: Path, folder: Path) -> None:
         Source.of(table, size=3)
     with pytest.raises(DataError, match="an image size must be a positive number of pixels, got 0"):
         Source.of(folder, size=0)
+
+
+def test_what_a_source_holds_is_described_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text(",a,y\n0,$1,u\n1,$2,v\n2,$3,u\n")
+    assert Source.of(tmp_path / "index.csv").described("table") == (
+        "index: 3 rows, 1 numeric column; target 'y': u (2), v (1), positive class v; index left out; a in $"
+    )
+    (folder / "readme.txt").write_text("no image")
+    assert Source.of(folder).described("images") == "pictures: 2 images in 2 classes (a 1, b 1); 1 other file left out"
+    assert Source.of(folder).described("videos") == "pictures: a folder of videos with labels.csv"
+
+
+def test_names_that_are_not_utf_8(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    plain = Source.of(folder).digest
+    (folder / "a" / "1.png").rename(folder / "a" / f"{name}.png")
+    (folder / "b").rename(folder / name)
+    source = Source.of(folder)
+    assert source.digest != plain
+    lines = "find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    expected = subprocess.run(lines, shell=True, cwd=folder, capture_output=True, check=True).stdout.split()[0]
+    assert source.digest == expected.decode()
+    assert source.images().classes == ("a", "caf\\xe9")
+    assert "caf\\xe9 1" in source.described("images")
+    (folder / name / "1.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match="not a readable image") as caught:
+        source.images()
+    assert str(caught.value).encode()  # it can be printed
+    (folder.parent / name).symlink_to(folder, target_is_directory=True)
+    assert Source.of(folder.parent / name).digest
+
+
+@pytest.mark.parametrize("place", ["table", "within a folder"])
+def test_a_pipe_is_refused_before_it_is_opened(folder: Path, place: str) -> None:
+    pipe = folder.parent / "pipe.csv" if place == "table" else folder / "a" / "pipe.png"
+    os.mkfifo(pipe)
+    for read in (Source.of, read_table) if place == "table" else (Source.of,):
+        with pytest.raises(
+            DataError, match=r"pipe\.(csv|png): a pipe or device, .*; save its content in a file and give"
+        ):
+            read(pipe if place == "table" else folder)

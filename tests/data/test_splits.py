@@ -108,6 +108,11 @@ def test_one_of_each_class_is_named_by_the_name_of_its_class() -> None:
         stratified_split([*range(10)] * 2, 0, test=0.25)
 
 
+def test_a_share_of_less_than_half_a_row_is_too_small_for_the_data() -> None:
+    with pytest.raises(DataError, match="test must leave one row of each of 2 classes in every part, got 1 rows of 4"):
+        stratified_split([0, 1, 0, 1], 0, test=0.1)
+
+
 def test_numbers_of_numpy_are_numbers_of_rows_and_nan_is_no_class() -> None:
     ours, theirs = (stratified_split(LABELS, 0, test=test)[1] for test in (np.int64(30), 30))
     np.testing.assert_array_equal(ours, theirs)

@@ -45,7 +45,7 @@ def test_a_name_over_numbers_is_not_taken_for_a_value(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"my\.csv: 'label' stands over numbers like a name, but the first row is no hea"
     ):
-        read_table(write(tmp_path, "2019,2020,label\n1,2,0\n2,3,1\n4,4,0\n"))
+        read_table(write(tmp_path, "2019,2019,label\n1,2,0\n2,3,1\n4,4,0\n"))
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -140,7 +140,7 @@ def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path: Path, monkeypatch:
         ("\n \n", "the file is empty"),
         (",,\n,\n", "the file is empty"),
         ("a,b\n", "a header and no rows"),
-        ("a,b\n1,2\n3,2\n", r"target column 'b' holds one class only \(2\); choose another with target="),
+        ("a,b\n1,2\n3,2\n", r"target column 'b' holds one class only \(2\); name another \(--target\)"),
         ("a,b\n1,2\n,1\n", "missing or infinite values: column 'a' in 1 of 2 rows; fill them in"),
         ("a,b\n1,2\nNA,1\nnan,3\n", "column 'a' in 2 of 3 rows"),
         ("a,b\n1,2\n?,1\n", "column 'a' in 1 of 2 rows"),
@@ -191,6 +191,47 @@ def test_a_column_of_names_is_refused(tmp_path: Path) -> None:
         read_table(write(tmp_path, "name,label\n" + rows))
 
 
+def test_a_column_with_nearly_as_many_texts_as_rows_is_warned_about(tmp_path: Path) -> None:
+    rows = [f"person {i},{i % 3},{i % 2}\n" for i in range(16)]
+    with pytest.warns(UserWarning, match="column 'name' holds 16 different texts in 20 rows, as names do") as caught:
+        read_table(write(tmp_path, "name,b,label\n" + "".join(rows + rows[:4])))
+    assert len(caught) == 1
+    assert caught[0].filename == __file__  # it points at the call
+    read_table(write(tmp_path, "name,b,label\n" + "".join(rows + rows[:5])))  # 16 of 21 are fewer
+    read_table(write(tmp_path, "name,b,label\n" + "".join(rows[:9])))  # nine are few
+    with pytest.warns(UserWarning, match="10 different texts in 10 rows"):
+        read_table(write(tmp_path, "name,b,label\n" + "".join(rows[:10])))
+    read_table(tmp_path / "my.csv", "name")  # and labels are not features
+
+
+def test_what_was_read_is_described_in_one_line(tmp_path: Path) -> None:
+    text = "age,sex,plan,ill\n" + "1,f,x,no\n2,m,y,yes\n3,m,z,no\n" * 400
+    table = read_table(write(tmp_path, text))
+    assert table.described() == (
+        "my: 1,200 rows, 1 numeric column and 5 one-hot columns (sex 2, plan 3); target 'ill': no (800), yes (400), "
+        "positive class yes"
+    )
+    assert binary(table).y.sum() == 400  # as described
+    assert read_table(tmp_path / "my.csv", "plan").described().endswith("target 'plan': x (400), y (400), z (400)")
+    assert read_table(tmp_path / "my.csv", "age", drop=("sex", "ill")).described() == (
+        "my: 1,200 rows, 3 one-hot columns (plan 3); target 'age': 1 (400), 2 (400), 3 (400)"
+    )
+    assert embedded("diabetes").described() == (
+        "diabetes: 442 rows, 10 numeric columns; target 'target': 214 different numbers from 25.0 to 346.0"
+    )
+    many = table._replace(y=np.arange(1200) % 9, x=table.x[:, :1], columns=("a=b",))
+    assert many.described() == (
+        "my: 1,200 rows, 1 numeric column; target 'ill': 0 (134), 1 (134), 2 (134), 3 (133), 4 (133), 5 (133) and 3 "
+        "more classes"
+    )
+    flags = table._replace(x=np.eye(3)[np.arange(1200) % 3][:, :2], columns=("a=b", "a=c"))
+    assert "2 numeric columns;" in flags.described()  # none is 1 in some rows: they are not of one column
+    assert table._replace(y=np.arange(1200) % 20).described().endswith("5 (60) and 14 more classes")
+    assert table._replace(y=np.arange(1200) % 21).described().endswith("21 different numbers from 0 to 20")
+    tie = table._replace(y=np.array(["b", "a"] * 600))
+    assert tie.described().endswith("a (600), b (600), positive class b")
+
+
 def test_rows_without_labels_come_in_the_columns_of_a_table(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "age,sex,height,ill\n1,f,5,no\n2.5,m,6,yes\n3,f,7,no\n"))
     more = write(tmp_path, "sex,note,height,age\nm,hi,8,4\nx,ho,9,5\n", "more.csv")
@@ -216,7 +257,7 @@ def test_binary_labels(tmp_path: Path) -> None:
     for wrong in (5, "x"):
         with pytest.raises(DataError, match=rf"my: positive class {wrong!r} is not a label of 'y' \(3, 7\)"):
             binary(table, wrong)
-    with pytest.raises(DataError, match=r"my: target 'y' has 3 classes \(1, 2, 3\), two are wanted"):
+    with pytest.raises(DataError, match=r"my: target 'y' has 3 classes \(1, 2, 3\), two are wanted; .* \(--target\)"):
         binary(table._replace(y=np.array([1, 2, 3])))
     assert binary(table._replace(y=np.array([1, 2, 3])), 2).y.tolist() == [0, 1, 0]
 

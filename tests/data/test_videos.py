@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from throughline.data import DataError, Source
+from throughline.data import DataError, Source, read_videos
 
 
 @pytest.fixture
@@ -89,6 +89,12 @@ def test_no_waveform_outside_of_the_folder_is_read(folder: Path, tmp_path_factor
     (folder / "a.mp4.pulse.csv").symlink_to(outside)
     with pytest.raises(DataError, match=r"a\.mp4\.pulse\.csv lies outside of the folder"):
         Source.of(folder).videos()
+
+
+def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    link = tmp_path_factory.mktemp("elsewhere") / "faces"
+    link.symlink_to(folder, target_is_directory=True)
+    assert len(read_videos(link)) == 2
 
 
 def test_a_link_within_the_folder_is_a_video(folder: Path) -> None:

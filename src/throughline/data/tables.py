@@ -36,7 +36,7 @@ class Table(NamedTuple):
         """What it holds in one line: rows, numeric and one-hot columns, the target, and which class is positive.
 
         >>> embedded("breast_cancer").described()
-        'breast_cancer: 569 rows, 30 numeric columns; target 'target': 0 (212), 1 (357), positive class 0'
+        "breast_cancer: 569 rows, 30 numeric columns; target 'target': 0 (212), 1 (357), positive class 0"
         """
         groups = _one_hot(self)
         hot = sum(map(len, groups.values()))

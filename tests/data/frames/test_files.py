@@ -41,6 +41,8 @@ NUMBERS = [[i + 0.5, 2.0] for i in range(ROWS)]
         (lines("Sales of 2024,,\na,b,y\n", "{i}.5,2,{y}"), ("title left out: Sales of 2024",)),
         (lines("# made 2024\n#\n\na,b,y\n", "{i}.5,2,{y}"), ("2 lines with # left out",)),
         (lines("# by me\n# a b y\n", "{i}.5 2 {y}"), ("1 line with # left out",)),
+        (lines("# made by me on Monday\na b y\n", "{i}.5 2 {y}"), ("1 line with # left out",)),
+        (lines("# made by me on Monday, early\n" * 300 + "a,b,y\n", "{i}.5,2,{y}"), ("300 lines with # left out",)),
         (lines("sep=;\na;b;y\n", "{i}.5;2;{y}"), ()),
         (lines('"sep=|"\r\na|b|y\r\n', "{i}.5|2|{y}\r"), ()),
         (lines("a,b,y,\n", "{i}.5,2,{y},"), ()),
@@ -67,6 +69,12 @@ def test_rows_without_a_header(tmp_path: Path, row: str) -> None:
     table = read_table(write(tmp_path, lines("", row)))
     assert table.columns == ("0", "1")
     assert table.target == "2"
+    assert table.x.tolist() == NUMBERS
+
+
+def test_a_remark_of_other_length_than_the_rows_is_no_header(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, lines("# made by me on Monday\n", "{i}.5 2 {y}")))
+    assert table.columns == ("0", "1")
     assert table.x.tolist() == NUMBERS
 
 
@@ -119,6 +127,8 @@ def test_what_means_missing_among_numbers_is_a_text_among_texts(tmp_path: Path) 
 
 def test_other_columns_tell_what_a_comma_means(tmp_path: Path) -> None:
     row = '"1{i},234"'
+    some = lines("a,b,y\n", row + ",1,{y}") + '"11,234",0.5,u\n'
+    assert read_table(write(tmp_path, some)).x[[1, -1]].tolist() == [[11234, 1], [11234, 0.5]]
     assert read_table(write(tmp_path, lines("a,b,y\n", row + ",0.5,{y}"))).x[1, 0] == 11234
     assert read_table(write(tmp_path, lines("a,b,y\n", row + ',"1,234,567",{y}'))).x[1].tolist() == [11234, 1234567]
     assert read_table(write(tmp_path, lines("a,b,y\n", row + ',"0,5",{y}'))).x[1].tolist() == [11.234, 0.5]
@@ -131,6 +141,9 @@ def test_other_columns_tell_what_a_comma_means(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (lines("a,y\n", '"1{i},234",{y}'), r"column 'a': '10,234' may mean 10234 or 10\.234"),
+        (lines("a,y\n", '"1{i},234",{y}') + "5,u\n", r"column 'a': '10,234' may mean 10234 or 10\.234"),
+        (lines("", "nan\n"), "no column is left beside the target '0'"),
+        ("The sun was up. Nobody,\nit seemed, had seen\nit rise\n" * 3, "no column is left|cannot be read as a table"),
         (lines("a;b;y\n", "1.234;1,5;{y}"), r"column 'a': '1\.234' may mean 1234 or 1\.234; write its numbers with a"),
         (lines("a;b;y\n", "1.234 kg;1,5;{y}"), r"column 'a': '1\.234 kg' may mean 1234 or 1\.234"),
         (lines("a,b,c,y\n", '"1,234","0,5",0.5,{y}'), r"column 'a': '1,234' may mean 1234 or 1\.234"),
@@ -160,10 +173,15 @@ def test_what_may_mean_two_things_is_named(tmp_path: Path, text: str, message: s
 
 def test_whole_numbers_among_texts_are_codes(tmp_path: Path) -> None:
     text = lines("a,y\n", "{i},{y}") + lines("", "{i},{y}") + "12 or more,u\n" * 3
+    text = text.replace("\n11,v", "\n9,v")
     with pytest.raises(DataError, match="but '12 or more' in row 25 is none"):
-        read_table(write(tmp_path, text))
-    table = read_table(write(tmp_path, text.replace("\n10,u", "\n9,u").replace("\n11,v", "\n9,v")))
+        read_table(write(tmp_path, text))  # eleven different
+    table = read_table(write(tmp_path, text.replace("\n10,u", "\n9,u")))
     assert table.columns == ("a=0", "a=1", "a=12 or more", *(f"a={i}" for i in range(2, 10)))
+    few = "".join(f"{i}.5,u\n" for i in range(9)) + "low,v\nhigh,v\n" * 6
+    assert len(read_table(write(tmp_path, "a,y\n" + few)).columns) == 11  # more texts than numbers: they are names
+    sizes = "".join(f"{i % 9} {unit},u\n{i % 9} {unit},v\n" for i, unit in enumerate(["l", "m", "s", "g", "t"] * 3))
+    assert len(read_table(write(tmp_path, "a,y\n" + sizes)).columns) == 15  # so many units are none
     grades = read_table(write(tmp_path, lines("a,y\n", "1A,{y}") + lines("", "2B,{y}")))
     assert grades.columns == ("a=1A", "a=2B")
 
@@ -180,10 +198,10 @@ def test_dates_become_days(tmp_path: Path) -> None:
 
 def test_lists_become_a_column_for_each_entry(tmp_path: Path) -> None:
     file = tmp_path / "my.parquet"
-    frame = pd.DataFrame({"e": [[1.0, 2.0, 3.0]] * 6 + [[4.0, 5.0, 6.0]] * 6, "self": 1, "y": ["u", "v"] * 6})
+    frame = pd.DataFrame({"e": [[1.0, 2.0, 3.0]] * 6 + [[4.0, 5.0, 6.0]] * 6, "self": "p", "y": ["u", "v"] * 6})
     frame.to_parquet(file)
     table = read_table(file)
-    assert table.columns == ("e[0]", "e[1]", "e[2]", "self")
+    assert table.columns == ("e[0]", "e[1]", "e[2]", "self=p")
     assert table.x[[0, -1]].tolist() == [[1, 2, 3, 1], [4, 5, 6, 1]]
     assert notes(read_frame(file)) == ("e in 3 columns",)
     for bad in ([[1.0, 2.0]] * 11 + [[1.0]], [["p"]] * 12, [{"p": 1}] * 12):

@@ -1,15 +1,18 @@
 """Folders of pictures: known pixels, and every defect that a folder can have."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 import throughline.data
 from throughline.data import DataError, image_files, image_folder, read_image
+from throughline.data.images import describe_images
 
 OMNIGLOT = "omniglot/images_background_small1.zip", "omniglot/images_background_small2.zip"
 
@@ -126,6 +129,94 @@ def test_different_sizes_need_a_size(tmp_path: Path) -> None:
 def test_a_bad_size_is_named(tmp_path: Path, size) -> None:
     with pytest.raises(ValueError, match="size must be a positive number of pixels or"):
         image_folder(tmp_path, size=size)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "avif", "JPE", "tga", "jp2", "pbm", "webp", "ico", "tiff"])
+def test_every_suffix_that_pillow_opens_counts(tmp_path: Path, suffix: str) -> None:
+    if f".{suffix}".lower() == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    for name in (f"a/1.{suffix}", "a/0.png", "b/0.png"):
+        paint(tmp_path / name, size=(16, 16), mode="1" if suffix == "pbm" and name.endswith("pbm") else "RGB", color=1)
+    assert image_folder(tmp_path).labels.tolist() == [0, 0, 1]
+    assert len(image_files(tmp_path)) == 3
+
+
+def test_what_is_no_picture_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        paint(tmp_path / name)
+    for name in ("a/film.mpg", "a/values.h5", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    assert image_folder(tmp_path).labels.tolist() == [0, 1, 1]
+    assert describe_images(tmp_path) == f"{tmp_path.name}: 3 images in 2 classes (a 1, b 2); 3 other files left out"
+
+
+def test_loose_and_nested_images_are_said_with_numbers(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "loose.png", "b/deep/1.png", "b/deep/er/2.jfif"):
+        paint(tmp_path / name)
+    left = r"images left out, 1 beside the class folders and 2 in folders within them"
+    with pytest.warns(UserWarning, match=f"{left}: put them into a class folder or elsewhere") as caught:
+        assert len(image_folder(tmp_path).images) == 2
+    assert caught[0].filename == __file__
+    assert describe_images(tmp_path).endswith(f"2 images in 2 classes (a 1, b 1); {left}")
+    (tmp_path / "loose.png").unlink()
+    with pytest.warns(UserWarning, match="images left out, 2 in folders within them: put"):
+        image_folder(tmp_path)
+
+
+def test_loose_images_alone_are_counted(tmp_path: Path) -> None:
+    paint(tmp_path / "1.png")
+    with pytest.raises(DataError, match="no class folders and 1 image of no class in it; put the images of each class"):
+        image_folder(tmp_path)
+
+
+def test_heic_is_said(tmp_path: Path) -> None:
+    paint(tmp_path / "a" / "1.png")
+    paint(tmp_path / "b" / "1.png")
+    for name in ("b/IMG_1.HEIC", "b/IMG_2.heif"):
+        (tmp_path / name).write_bytes(b"from a telephone")
+    for read in (image_folder, image_files, describe_images):
+        with pytest.raises(DataError, match=r"IMG_\d\.\w+: a picture in HEIC, .* one of 2; convert them to JPEG"):
+            read(tmp_path)
+
+
+def test_heic_is_read_where_a_plugin_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        paint(tmp_path / name)
+    (tmp_path / "b" / "1.png").rename(tmp_path / "b" / "1.heic")
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "PNG")
+    assert len(image_folder(tmp_path).images) == 2
+
+
+def png(file: Path, width: int, height: int) -> Path:
+    """The head of a PNG of that size; what comes behind it is not read before the size is refused."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    file.write_bytes(content + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    return file
+
+
+def test_an_image_of_400_megapixels_is_refused_in_one_line(tmp_path: Path) -> None:
+    paint(tmp_path / "a" / "1.png")
+    paint(tmp_path / "b" / "1.png")
+    file = png(tmp_path / "b" / "2.png", 20_000, 20_000)
+    for read in (lambda: image_folder(tmp_path, size=4), lambda: read_image(file, 4)):
+        with pytest.raises(DataError, match=r"2\.png: more than 178,956,970 pixels; make the image smaller") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_panorama_is_read_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(paint(tmp_path / "wide.png", size=(15, 10)), 4).shape == (3, 4, 4)
+
+
+def test_a_size_may_be_a_number_of_numpy_or_a_list(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        paint(tmp_path / name)
+    assert image_folder(tmp_path, size=np.int64(3)).images.shape == (2, 3, 3, 3)
+    assert image_folder(tmp_path, size=[2, 3]).images.shape == (2, 3, 2, 3)
+    with pytest.raises(ValueError, match=r"size must be a positive number of pixels or \(height, width\), got 2\.5"):
+        image_folder(tmp_path, size=2.5)
 
 
 def test_unknown_names_of_the_package() -> None:

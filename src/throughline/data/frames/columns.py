@@ -31,46 +31,41 @@ def as_numbers(
     """
     import pandas as pd
 
-    done: dict[str, pd.Series[Any]] = {}
-    told: list[str] = []
-    written: dict[str, tuple[pd.Series[Any], dict[str, Written]]] = {}
-    for name, column in frame.items():
-        name = str(name)
-        if pd.api.types.is_numeric_dtype(column):  # booleans, too
+    frame, told = frame.copy(), []
+    written: dict[str, dict[str, Written]] = {}
+    for name in map(str, frame.columns):
+        if pd.api.types.is_numeric_dtype(frame[name]):  # booleans, too
             continue
-        if pd.api.types.is_datetime64_any_dtype(column):
-            done[name] = days(column)
-            told.append(f"{name} in days since 1970-01-01")
-            continue
-        texts = column[column.notna()].astype(str).str.strip().map(unquoted)
-        plain = pd.to_numeric(texts, errors="coerce")
-        absent = texts.isin(ABSENT)
-        done[name] = texts.reindex(column.index)
-        if plain.notna().any() and (plain.notna() | absent).all():
-            done[name] = plain.reindex(column.index)
-            continue
-        _refuse_nul(file, name, texts)
-        kept = texts[~absent]
-        numbers = {cell: number for cell in kept.unique() if (number := read_number(cell)) is not None}
-        alike = kept.isin(numbers).all() and len({number.unit for number in numbers.values()}) == 1
-        if alike and possible_marks(list(numbers.values())):
-            written[name] = texts, numbers
-            continue
-        dated = _dates(file, name, kept)
+        texts = frame[name]
+        if not pd.api.types.is_datetime64_any_dtype(texts):
+            texts = texts[texts.notna()].astype(str).str.strip().map(unquoted)
+            _refuse_nul(file, name, texts)
+            frame[name] = texts.reindex(frame.index)
+            plain = pd.to_numeric(texts, errors="coerce")
+            if plain.notna().any() and (plain.notna() | texts.isin(ABSENT)).all():
+                frame[name] = plain.reindex(frame.index)
+                continue
+            texts = texts[~texts.isin(ABSENT)]
+            numbers = {cell: number for cell in texts.unique() if (number := read_number(cell)) is not None}
+            alike = texts.isin(numbers).all() and len({number.unit for number in numbers.values()}) == 1
+            if alike and possible_marks(list(numbers.values())):
+                written[name] = numbers
+                continue
+        dated = _dates(file, name, texts)
         if dated is not None:
-            done[name] = dated.reindex(column.index)
+            frame[name] = dated.reindex(frame.index)
             told.append(f"{name} in days since 1970-01-01")
         else:
-            _mixed(file, name, kept, numbers)
-    marks = _marks(file, frame, {name: numbers for name, (_, numbers) in written.items()}, cells)
-    for name, (texts, numbers) in written.items():
-        found = {c: n.sign + (value(n.body, marks[name]) or "") + n.power for c, n in numbers.items()}
-        done[name] = pd.to_numeric(texts.map(found)).reindex(frame.index)
+            _mixed(file, name, texts, numbers)
+    marks = _marks(file, frame, written, cells)
+    for name, numbers in written.items():
+        digits = {c: n.sign + (value(n.body, marks[name]) or "") + n.power for c, n in numbers.items()}
+        frame[name] = pd.to_numeric(frame[name].map(digits))
         unit = next(iter(numbers.values())).unit
         told += [f"{name} in {unit}"] if unit else []
     commas = [name for name, mark in marks.items() if mark == ","]
     told += [f"decimal commas in {', '.join(commas)}"] if commas else []
-    return frame.assign(**done) if done else frame, told
+    return frame, told
 
 
 def _marks(
@@ -119,6 +114,8 @@ def _unclear(file: Path, name: str, numbers: dict[str, Written]) -> DataError:
 def _dates(file: Path, name: str, texts: "pd.Series[Any]") -> "pd.Series[Any] | None":
     import pandas as pd
 
+    if pd.api.types.is_datetime64_any_dtype(texts):
+        return days(texts)
     different = pd.Series(texts.unique(), dtype=object)
     try:
         found = read_dates(different) if len(different) else None

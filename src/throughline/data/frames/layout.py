@@ -105,8 +105,6 @@ def _separator(text: str) -> str:
         return (times / len(lines), number) if number else (0.0, 0)
 
     best = max(",;\t|", key=share)
-    if share(best)[0] < 0.5 and share(BLANKS)[0] > 0.5:
-        return BLANKS
     if best == ",":
         for other in (";", "\t", "|", BLANKS):
             cells = (

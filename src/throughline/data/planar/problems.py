@@ -190,7 +190,7 @@ def label_planar(task: Task, points: ArrayLike | Tensor, lengths: ArrayLike | Te
         return PlanarBatch(p, lengths.new_empty(0, 1), lengths)
     if task == "hull" and p.shape[1] <= VECTORISED:
         found = hulls(torch.where(there.unsqueeze(-1), wide, wide[:, :1]))  # copies of a point are no vertices
-        _check_all(task, (found >= 0).sum(-1) >= 3)
+        _check_all((found >= 0).sum(-1) >= 3)
         return batch_of(p, found, lengths)
     solve = {"hull": convex_hull, "delaunay": lambda p: delaunay(p).flatten(), "tsp": local_search}[task]
     labels = [lengths[:0]] * len(p)
@@ -245,14 +245,14 @@ def _instances(task: Task, points: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     if not bool(finite.all()):
         raise ValueError(f"points must be finite, not so in instance {int(finite.int().argmin())}")
     if task != "tsp" and len(wide):
-        _check_all(task, _spread(torch.where(there.unsqueeze(-1), wide, wide[:, :1])))
+        _check_all(_spread(torch.where(there.unsqueeze(-1), wide, wide[:, :1])))
     return wide, there
 
 
-def _check_all(task: Task, fine: Tensor) -> None:
+def _check_all(fine: Tensor) -> None:
     if not bool(fine.all()):
         row = int(fine.int().argmin())
-        raise ValueError(f"points must be {LEAST[task]} or more and not all on one line, not so in instance {row}")
+        raise ValueError(f"points must be three or more and not on one line, not so in instance {row}")
 
 
 def _spread(points: Tensor) -> Tensor:
