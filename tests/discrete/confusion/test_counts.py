@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 from tests.discrete.confusion.samples import Y, Z, eq_1
@@ -40,7 +40,6 @@ def test_confident_logits_are_hard_counts() -> None:
     torch.testing.assert_close(torch.stack(counts), torch.tensor([1.0, 1.0, 1.0, 2.0]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0, 1), st.floats(0, 9)), min_size=1, max_size=12))
 def test_counts_are_shares_of_the_total_weight(rows: list[tuple[float, float, float]]) -> None:
     z, y, w = torch.tensor(rows, dtype=torch.float64).unbind(1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 from tests.discrete.confusion.samples import hard
@@ -46,7 +46,6 @@ SKLEARN: list[tuple[Callable[[Confusion], Tensor], Callable[[Any, Any], float]]]
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
-@settings(deadline=None)
 @given(LABELS)
 def test_hard_counts_give_the_scores_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     truth, called = (np.array(side) for side in zip(*pairs, strict=True))

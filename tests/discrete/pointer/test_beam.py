@@ -99,7 +99,7 @@ def test_beam_search_is_that_over_lists(kind, beam: int) -> None:
         assert float(found.log_prob[row]) == pytest.approx(score)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["tour", "polygon", "triangles", None]), st.integers(1, 4))
 def test_what_is_decoded_is_valid_and_has_the_models_probability(seed: int, kind, beam: int) -> None:
     lengths = torch.tensor([7, 3, 5, 4])

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.discrete.quantization.draws import random
 from torch import Tensor
@@ -62,7 +62,6 @@ def test_levels_by_hand() -> None:
     assert sum(allocate_levels([1.0, 1.0, 1.0], 3)) == 9
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12).filter(any), st.integers(2, 64))
 def test_levels_add_up_and_every_tensor_has_two(scores: list[float], levels: int) -> None:
     shared = allocate_levels(scores, levels)

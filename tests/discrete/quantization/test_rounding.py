@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.discrete.quantization.draws import random, seeded
 from torch import Tensor
@@ -62,7 +62,6 @@ def test_ties_round_to_even_levels_and_to_the_upper_point() -> None:
     st.integers(2, 20),
     st.sampled_from([1, 3, 8, None]),
 )
-@settings(deadline=None)
 def test_invariants(entries: list[float], levels: int, size: int | None) -> None:
     weight = torch.tensor(entries)
     rounded = uniform_quantize(weight, levels, bucket_size=size)
