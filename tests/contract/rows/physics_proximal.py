@@ -23,6 +23,7 @@ NOT_PARTS = {
 }
 GLOBAL = {"untouched": "a module's parameters start from torch's global generator, as those of nn.Linear do"}
 INSIDE = {"fullgraph": "differentiates twice, which compiled graphs cannot: it runs beside them"}
+LOOKS = {"transforms": "looks at residuals to know when to stop; says so, and that batches go in as they are"}
 D = torch.float64
 ONES, COUNTS = torch.ones(2, 3, dtype=D), torch.ones(2, 3).long()
 MATRIX = torch.tensor([[0.6, 0.2, 0.0], [0.1, 0.5, 0.3], [0.0, -0.2, 0.7], [0.3, 0.0, 0.1]], dtype=D)
@@ -48,6 +49,8 @@ def slow_loss(input: Tensor, target: Tensor) -> Tensor:
 
 
 def solve(observation: Tensor, method: Any = pnp_pgd, prox: Any = torch.tanh, **options: Any) -> Tensor:
+    if not isinstance(observation, Tensor):
+        return method(observation, None, None, prox, **options)
     matrix = MATRIX.to(observation.dtype)
     rows = observation if observation.ndim > 1 else observation[None]
     found = method(rows, lambda x: x @ matrix.T, lambda y: y @ matrix, prox, **{"max_iter": 4, "tol": 1e-12, **options})
@@ -74,6 +77,7 @@ PARTS = [
             Bad(TypeError, r"x must be floating point, got torch\.int64", COUNTS),
         ),
         prepare=weights,
+        mixed=True,
         skips=GLOBAL,
     ),
     Part(
@@ -89,6 +93,7 @@ PARTS = [
             Bad(TypeError, r"x must be floating point, got torch\.int64", COUNTS),
         ),
         prepare=weights,
+        mixed=True,
         skips={**GLOBAL, "batch": "one batch dimension, as convolutions have"},
     ),
     Part(
@@ -96,6 +101,7 @@ PARTS = [
         lambda g: (normal(g, 3),),
         {"potential": potential()},
         variant="forward",
+        mixed=True,
         batched=(0,),
         edges={"single": lambda: (ONES[:1],)},
         bad=(
@@ -115,7 +121,7 @@ PARTS = [
             batched=(0,),
             edges={"single": lambda: (ONES[:1],)},
             bad=(Bad(ValueError, r"one scalar for each sample", ONES, potential=nn.Identity()),),
-            skips=INSIDE,
+            skips=INSIDE if method == "prior_at_output" else INSIDE | LOOKS,
         )
         for method in ("prior", "prior_at_output")
     ),
@@ -144,6 +150,7 @@ PARTS = [
             call=lambda observation, method=method, **options: solve(observation, method, **options),
             constant=(0,),
             edges={"single": lambda: (torch.ones(1, 4, dtype=D),)},
+            empty=lambda: (torch.zeros(0, 4, dtype=D),),
             bad=(
                 *(
                     Bad(ValueError, rf"{name} must be positive and finite, got 0\.0", **{name: 0.0})
@@ -157,6 +164,7 @@ PARTS = [
                 "gradcheck": "an iteration to a fixed point, without a graph",
                 "batch": "one batch dimension: it stops when no sample moves any more",
                 "fullgraph": "looks at how far the samples have moved",
+                "transforms": "looks at how far the samples have moved; says so, and that batches go in as they are",
             },
         )
         for method, options in ((pnp_pgd, {"step_size": 0.9}), (pnp_admm, {"rho": 0.5}))

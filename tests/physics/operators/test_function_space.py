@@ -211,7 +211,48 @@ def test_periodic_and_constrained() -> None:
     assert torch.equal(both.constrained, both.coordinates[:, 0] == 0)
 
 
+# ---- meshes as generators write them ----
+
+
+def with_spare_points(mesh: Any, first: bool) -> Any:
+    """The mesh with two points that no cell uses, one of them far outside, ahead of the others or behind them."""
+    spare = np.array([[0.5, 7.0]] * mesh.p.shape[0])
+    points = np.hstack([spare, mesh.p] if first else [mesh.p, spare])
+    return type(mesh)(points, mesh.t + 2 * first).with_boundaries({"left": lambda x: x[0] == 0})
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", ["tri P1", "tri P2", "tet P1", "quad Q1", "line P1"])
+def test_points_that_no_cell_uses_are_left_out(name: str, first: bool) -> None:
+    mesh, element = SCALAR[name]
+    clean = FunctionSpace(mesh.with_boundaries({"left": lambda x: x[0] == 0}), element, dirichlet="left")
+    space = FunctionSpace(with_spare_points(mesh, first), element, dirichlet="left")
+    assert space.dim == clean.dim
+    torch.testing.assert_close(space.coordinates, clean.coordinates)
+    assert torch.equal(space.constrained, clean.constrained)
+    torch.testing.assert_close(space.project(affine), space.interpolate(affine))
+    torch.testing.assert_close(Encoder(space)(affine(space.quadrature_points)), clean.project(affine))
+    torch.testing.assert_close(space.evaluate(space.interpolate(affine), inside(clean)), affine(inside(clean)))
+
+
+def test_spare_points_do_not_widen_the_period() -> None:
+    mesh = skfem.MeshTri().refined(2)
+    space, clean = (FunctionSpace(m, periodic=[0, 1]) for m in (with_spare_points(mesh, True), mesh))
+    assert space.dim == clean.dim == 16
+    assert torch.equal(space.periods, clean.periods)
+
+
+def test_an_axis_stands_for_a_sequence_of_one() -> None:
+    mesh = skfem.MeshTri().refined(2)
+    for axis in (0, 1, np.int64(0)):
+        assert FunctionSpace(mesh, periodic=axis).dim == FunctionSpace(mesh, periodic=[int(axis)]).dim == 20
+    assert FunctionSpace(mesh, periodic=[]).dim == FunctionSpace(mesh, periodic=np.array([], dtype=int)).dim == 25
+
+
 # ---- bad input ----
+
+
+CURVED = skfem.MeshTri2.init_circle(1)
 
 
 def uneven() -> Any:
@@ -266,6 +307,17 @@ def uneven() -> Any:
             r"periodic is for elements of nodal values, got ElementTriRT1",
             lambda: FunctionSpace(TRI, skfem.ElementTriRT1(), periodic=[0]),
         ),
+        (
+            ValueError,
+            r"mesh must lie in a space of its own dimension, 2, got points of 3 coordinates",
+            lambda: FunctionSpace(skfem.MeshTri(np.vstack([TRI.p, TRI.p[:1]]), TRI.t)),
+        ),
+        (
+            ValueError,
+            r"mesh must have no points that no cell uses where it is curved, got 1 of them",
+            lambda: FunctionSpace(skfem.MeshTri2(np.hstack([CURVED.doflocs, [[9.0], [9.0]]]), CURVED.t)),
+        ),
+        (TypeError, r"points must be a tensor, got list", lambda: FunctionSpace(TRI).evaluate(torch.zeros(9), [[0.0]])),
         (ValueError, r"quadrature_order must be at least 1, got 0", lambda: FunctionSpace(TRI, quadrature_order=0)),
         (ValueError, r"levels must be at least 1, got 0", lambda: hierarchy(TRI, 0)),
         (TypeError, r"mesh must be a skfem.Mesh, got NoneType", lambda: hierarchy(None, 2)),
@@ -372,3 +424,36 @@ def test_nothing_is_dense() -> None:
     assert space.mass._nnz() == space.edges.shape[1] + space.dim
     assert sp.issparse(prolongation(FunctionSpace(skfem.MeshTri().refined(4)), space))
     assert prolongation(FunctionSpace(skfem.MeshTri().refined(4)), space).nnz <= 2 * space.dim
+
+
+def test_exact_inside_of_autocast() -> None:
+    space = made("tri P1")
+    fine = FunctionSpace(space.mesh.refined(1))
+    points, c = inside(space, 5), torch.randn(3, space.dim, generator=torch.Generator().manual_seed(0))
+    calls = (
+        space.norm,
+        lambda c: space.evaluate(c, points),
+        Encoder(fine, space),
+        Decoder(space, points),
+        Decoder(space, fine),
+        lambda c: space.project(Decoder(space, space.quadrature_points)(c)),
+    )
+    for call in calls:
+        x = c.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(call(x).square().sum(), x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = call(x)
+            (slope,) = torch.autograd.grad(found.square().sum(), x)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, call(c))
+        torch.testing.assert_close(slope, expected)
+
+
+def test_maps_of_none() -> None:
+    space = made("tri vector P1")
+    none = torch.zeros(2, 0, space.dim)
+    points = inside(space, 5)
+    assert space.norm(none).shape == (2, 0)
+    assert space.evaluate(none, points).shape == Decoder(space, points)(none).shape == (2, 0, 5, 2)
+    assert Encoder(space, space)(none).shape == (2, 0, space.dim)
+    assert space.project(torch.zeros(0, len(space.quadrature_points), 2)).shape == (0, space.dim)

@@ -31,3 +31,11 @@ def test_messages_are_summed_over_neighbours(block: int, monkeypatch: pytest.Mon
     assert torch.autograd.gradgradcheck(lambda *x: message_sums(*x, maps), some, fast_mode=True)
     mixed = (some[0], some[1].detach(), e)  # not all of them need a derivative
     assert torch.autograd.gradgradcheck(lambda *x: message_sums(*x, maps), mixed, fast_mode=True)
+
+
+def test_sums_inside_of_transforms_are_those_outside() -> None:
+    graph = _Graph(SPACES[0])
+    s, t = (normal(4, SPACES[0].dim, 2, seed=i) for i in range(2))
+    e, maps = normal(SPACES[0].edges.shape[1], 2, seed=2), (graph.from_source, graph.from_target)
+    whole = message_sums(s, t, e, maps)
+    torch.testing.assert_close(torch.func.vmap(lambda s, t: message_sums(s, t, e, maps))(s, t), whole)

@@ -166,3 +166,32 @@ def test_copies_are_independent() -> None:
     for p in twin.parameters():
         p.data += 1
     assert not torch.equal(net(x), twin(x))
+
+
+@pytest.mark.parametrize("processor", [GraphProcessor(FINE, hidden=8, steps=2), MultigridProcessor(SPACES, hidden=8)])
+def test_learns_inside_of_autocast(processor: nn.Module) -> None:
+    net = OperatorNetwork(FINE, FINE, processor, boundary=boundary)
+    x = torch.randn(2, FINE.dim)
+    expected = net(x)
+    for short in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", short):
+            found = net(x)
+            loss = found.square().sum()
+        loss.backward()
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+        held = FINE.constrained
+        assert torch.equal(found[:, held], boundary(FINE.coordinates)[held].float().expand(2, -1))
+        assert all(p.grad.isfinite().all() for p in processor.parameters())
+
+
+def test_a_batch_of_none() -> None:
+    net = OperatorNetwork(FINE, FINE, MultigridProcessor(SPACES, hidden=4))
+    assert net(torch.zeros(0, FINE.dim)).shape == (0, FINE.dim)
+    vectors = OperatorNetwork(VECTORS[-1], FINE, nn.Sequential(nn.Linear(2, 1)))
+    assert vectors(torch.zeros(3, 0, VECTORS[-1].dim)).shape == (3, 0, FINE.dim)
+
+
+def test_one_space_is_no_hierarchy() -> None:
+    with pytest.raises(TypeError, match="spaces must be a sequence of FunctionSpace, got one"):
+        MultigridProcessor(FINE)  # type: ignore[arg-type]

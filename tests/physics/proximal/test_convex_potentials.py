@@ -258,3 +258,10 @@ def test_state_names_are_the_contract() -> None:
 def test_refuses(error: type[Exception], match: str, make: Callable[[], object]) -> None:
     with pytest.raises(error, match=match):
         make()
+
+
+def test_one_number_is_one_stage() -> None:
+    one = InputConvexCNN(1, 8, strides=2)
+    assert {k: v.shape for k, v in one.state_dict().items()} == {
+        k: v.shape for k, v in InputConvexCNN(1, 8, strides=(2,)).state_dict().items()
+    }

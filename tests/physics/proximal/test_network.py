@@ -1,7 +1,8 @@
 """The learned proximal network: closed forms of quadratics and the soft threshold, SciPy's minimiser, brute force."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from throughline.physics.proximal import InputConvexCNN, InputConvexMLP, LearnedProximalNetwork
+from throughline.physics.proximal import InputConvexCNN, InputConvexMLP, LearnedProximalNetwork, keep_convex
 
 D = torch.float64
 
@@ -275,3 +277,85 @@ def test_refuses() -> None:
             method(x, tol=0.0)
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
             method(x, max_iter=0)
+
+
+# ---- inside of other things ----
+
+
+@pytest.mark.parametrize("method", ["inverse", "prior", "prior_at_output"])
+def test_prices_are_exact_inside_of_autocast(method: str) -> None:
+    f = mlp().float()
+    x = f(torch.randn(5, 3, generator=seeded())).detach()
+    outside = getattr(f, method)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(getattr(f, method)(x), outside)
+        assert f(x).dtype == torch.float32
+        short = getattr(f, method)(x.bfloat16())  # as a layer under autocast would hand it over
+    torch.testing.assert_close(short, getattr(f, method)(x.bfloat16().float()), rtol=0, atol=0)
+
+
+def test_what_is_not_finite_has_no_price_and_spoils_no_other() -> None:
+    f, x = mlp(), torch.randn(4, 3, dtype=D, generator=seeded())
+    spoilt = x.clone()
+    spoilt[1, 2], spoilt[3, 0] = torch.nan, torch.inf
+    for method in (f.inverse, f.prior):
+        found = method(spoilt)  # a warning would be an error
+        assert found[[1, 3]].isnan().all()
+        torch.testing.assert_close(found[[0, 2]], method(x)[[0, 2]])
+
+
+def test_a_batch_of_none() -> None:
+    f = mlp()
+    none = torch.zeros(0, 3, dtype=D)
+    assert f(none).shape == f.inverse(none).shape == (0, 3)
+    assert f.prior(none).shape == f.prior_at_output(none).shape == (0,)
+
+
+def test_transforms_of_torch_func_or_the_way_around() -> None:
+    f, x = mlp(), torch.randn(4, 3, dtype=D, generator=seeded())
+    torch.testing.assert_close(torch.func.vmap(f)(x), f(x))
+    torch.testing.assert_close(torch.func.vmap(f.prior_at_output)(x), f.prior_at_output(x))
+    for method in (f.inverse, f.prior):
+        with pytest.raises(RuntimeError, match=r"no transform of torch\.func allows; give all of x as one batch"):
+            torch.func.vmap(method)(x)
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """A group of one process: what reports parameters without a gradient works in it as in a large one."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", world_size=1, rank=0)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning")  # of kernels with one channel
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(lambda: InputConvexMLP(3, 4), (3,)), (lambda: InputConvexCNN(1, 4, hidden=2, strides=(2,), head=2), (1, 4, 4))],
+)
+def test_learns_in_data_parallel(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    wrapped = DistributedDataParallel(LearnedProximalNetwork(make()))
+    optimizer = torch.optim.SGD(wrapped.parameters(), 0.1)
+    handle = keep_convex(wrapped, optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        x = torch.randn(5, *shape, generator=seeded())
+        (wrapped(x) - x).square().sum().backward()
+        assert all(p.grad is not None for p in wrapped.parameters())
+        optimizer.step()
+    bound = list(wrapped.module.potential.convex)[1:]
+    assert all((layer.weight >= 0).all() for layer in bound)
+    handle.remove()
+
+
+def test_the_bias_of_a_potential_moves_its_value_alone() -> None:
+    f, x = mlp(), torch.randn(4, 3, dtype=D, generator=seeded())
+    before, value = f(x).detach(), f.potential(x).detach()
+    (by_value,) = torch.autograd.grad(f.potential(x).sum(), f.potential.skip[-1].bias)
+    (by_slope,) = torch.autograd.grad(f(x).sum(), f.potential.skip[-1].bias)
+    assert (by_value, by_slope) == (4, 0)
+    with torch.no_grad():
+        f.potential.skip[-1].bias += 3
+    torch.testing.assert_close(f(x).detach(), before, rtol=0, atol=0)
+    torch.testing.assert_close(f.potential(x).detach(), value + 3)

@@ -208,6 +208,19 @@ def test_refuses(solve: Solve) -> None:
             call(solve, bounds=(1.0, 0.0))
 
 
+@pytest.mark.parametrize("solve", [pnp_pgd, pnp_admm])
+def test_exact_inside_of_autocast_and_outside_of_transforms(solve: Solve) -> None:
+    a = operator()[0].float()
+    y = torch.randn(3, 4, generator=seeded())
+    problem = (lambda x: x @ a.T, lambda y: y @ a, ridge)
+    outside = solve(y, *problem)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = solve(y, *problem)
+    assert torch.equal(inside.solution, outside.solution)
+    with pytest.raises(RuntimeError, match=r"give observation as a batch"):
+        torch.func.vmap(lambda y: solve(y[None], *problem).solution)(y)
+
+
 # ---- deepinv ----
 
 

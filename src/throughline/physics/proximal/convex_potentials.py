@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from throughline.core.checks import check_floating
+
 __all__ = ["InputConvexCNN", "InputConvexMLP", "keep_convex"]
 
 LOG_START, LOG_SPREAD = -10.0, 0.1  # of the logarithm of a convolutional network's non-negative weights
@@ -56,7 +58,7 @@ class InputConvexMLP(nn.Module):
         self.project_()
 
     def forward(self, x: Tensor) -> Tensor:
-        check_floating(x)
+        check_floating("x", x)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x must be (..., {self.in_features}), got shape {tuple(x.shape)}")
         first, *inner, last = self.convex
@@ -66,7 +68,9 @@ class InputConvexMLP(nn.Module):
             z = F.softplus(layer(z) + skip(x), self.beta)
         # products with vectors: the gradient of a linear layer to one feature lies in memory the wrong way round
         bias: Any = shortcut.bias
-        value: Tensor = z @ _weight(last)[0] + x @ _weight(shortcut)[0] + bias[0]
+        # ∇ψ does not depend on the bias; DistributedDataParallel, for one, still waits for its gradient: zero
+        slope = _weight(shortcut)[0] + 0 * bias
+        value: Tensor = z @ _weight(last)[0] + x @ slope + bias[0]
         return value + self.strong_convexity / 2 * x.square().sum(-1) if self.strong_convexity else value
 
     def project_(self) -> Self:
@@ -94,7 +98,7 @@ class InputConvexCNN(nn.Module):
         in_channels: C, at least 1.
         image_size: S, a multiple of the product of the strides.
         hidden: channels of the stages, at least 1.
-        strides: of the stages, at least one, each at least 1.
+        strides: of the stages, at least one, each at least 1; a number is that of a single stage.
         head: features behind the stages, at least 1.
         beta: sharpness of the softplus, positive.
         strong_convexity: μ ≥ 0.
@@ -113,7 +117,7 @@ class InputConvexCNN(nn.Module):
         image_size: int,
         *,
         hidden: int = 64,
-        strides: Sequence[int] = (2, 1, 2),
+        strides: int | Sequence[int] = (2, 1, 2),
         head: int = 64,
         beta: float = 10.0,
         strong_convexity: float = 0.02,
@@ -121,8 +125,9 @@ class InputConvexCNN(nn.Module):
         super().__init__()
         _check_sizes(in_channels=in_channels, image_size=image_size, hidden=hidden, head=head)
         _check_shape(beta, strong_convexity)
+        strides = (strides,) if isinstance(strides, int) else tuple(strides)
         if not strides or min(strides) < 1:
-            raise ValueError(f"strides must be at least one, each at least 1, got {tuple(strides)}")
+            raise ValueError(f"strides must be at least one, each at least 1, got {strides}")
         if image_size % math.prod(strides):
             raise ValueError(
                 f"image_size must be a multiple of the product of strides, {math.prod(strides)}, got {image_size}"
@@ -145,7 +150,7 @@ class InputConvexCNN(nn.Module):
                 nn.init.normal_(_weight(layer), LOG_START, LOG_SPREAD).exp_()
 
     def forward(self, x: Tensor) -> Tensor:
-        check_floating(x)
+        check_floating("x", x)
         wanted = (self.in_channels, self.image_size, self.image_size)
         if x.ndim != 4 or x.shape[1:] != wanted:
             raise ValueError(f"x must be (B, {', '.join(map(str, wanted))}), got shape {tuple(x.shape)}")
@@ -171,11 +176,12 @@ def keep_convex(module: nn.Module, optimizer: torch.optim.Optimizer) -> Removabl
     """Call ``module.project_()`` after every step of the optimizer (arXiv 2310.14344); the handle ends it.
 
     Args:
-        module: an input-convex network, a `LearnedProximalNetwork`, or anything else with ``project_()``.
+        module: an input-convex network, a `LearnedProximalNetwork`, anything else with ``project_()``, or a module that
+            holds such, as DistributedDataParallel does.
         optimizer: one that moves its parameters.
 
     Raises:
-        TypeError: the module has no ``project_``.
+        TypeError: no ``project_`` is in the module.
 
     >>> psi = InputConvexMLP(2)
     >>> optimizer = torch.optim.SGD(psi.parameters(), 1.0)
@@ -185,10 +191,22 @@ def keep_convex(module: nn.Module, optimizer: torch.optim.Optimizer) -> Removabl
     >>> bool((psi.convex[1].weight >= 0).all())
     True
     """
-    if not callable(getattr(module, "project_", None)):
+    holders = _projected(module)
+    if not holders:
         raise TypeError(f"module must have a method project_, got {type(module).__name__}")
-    project: Any = module.project_
-    return optimizer.register_step_post_hook(lambda *_: project() and None)
+
+    def project(*_: Any) -> None:
+        for holder in holders:
+            holder.project_()
+
+    return optimizer.register_step_post_hook(project)
+
+
+def _projected(module: nn.Module) -> list[Any]:
+    """The module, or those in it that have a method ``project_``."""
+    if callable(getattr(module, "project_", None)):
+        return [module]
+    return [holder for child in module.children() for holder in _projected(child)]
 
 
 def _resized(x: Tensor, side: int) -> Tensor:
@@ -205,11 +223,6 @@ def _clamp(layers: Iterable[nn.Module]) -> None:
 def _weight(layer: nn.Module) -> Tensor:
     weight: Any = layer.weight
     return weight  # type: ignore[no-any-return]
-
-
-def check_floating(x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
 
 
 def _check_sizes(**sizes: int) -> None:

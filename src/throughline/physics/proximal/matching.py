@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from throughline.core.checks import check_floating
+
 __all__ = ["ProximalMatchingLoss", "proximal_matching_loss", "proximal_matching_schedule"]
 
 Reduction = Literal["mean", "sum", "none"]
@@ -25,7 +27,7 @@ def proximal_matching_loss(input: Tensor, target: Tensor, *, gamma: float, reduc
         reduction: "mean" or "sum" over the batch, or "none".
 
     Returns:
-        A scalar, or ``(B,)``, in the dtype of ``input``; computed in float32 at least.
+        A scalar, 0 of no samples, or ``(B,)``; in the dtype of ``input``, computed in float32 at least.
 
     Raises:
         TypeError: ``input`` or ``target`` is not floating point.
@@ -36,8 +38,7 @@ def proximal_matching_loss(input: Tensor, target: Tensor, *, gamma: float, reduc
     """
     _check_loss(gamma, reduction)
     for name, tensor in (("input", input), ("target", target)):
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        check_floating(name, tensor)
     if input.shape != target.shape or input.ndim < 1:
         raise ValueError(
             f"input and target must be (B, ...) of one shape, got {tuple(input.shape)} and {tuple(target.shape)}"
@@ -47,7 +48,7 @@ def proximal_matching_loss(input: Tensor, target: Tensor, *, gamma: float, reduc
     squared = squared.flatten(1).sum(1) if squared.ndim > 1 else squared
     loss = -torch.expm1(squared * (-1 / gamma**2))
     if reduction != "none":
-        loss = loss.mean() if reduction == "mean" else loss.sum()
+        loss = loss.mean() if reduction == "mean" and len(loss) else loss.sum()
     return loss.to(input.dtype)
 
 

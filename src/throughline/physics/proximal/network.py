@@ -1,15 +1,18 @@
 """The gradient of a convex potential as an exact proximal operator, and its prior (arXiv 2310.14344, section 3)."""
 
+import functools
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from throughline.core._derivatives import eager
+from throughline.core._derivatives import eager, transformed
+from throughline.core.checks import check_floating
 from throughline.core.implicit import check_solver, conjugate_gradient
-from throughline.physics.proximal.convex_potentials import check_floating
 
 __all__ = ["LearnedProximalNetwork"]
 
@@ -59,6 +62,10 @@ class LearnedProximalNetwork(nn.Module):
             x: floating point, of a shape that the potential takes.
             sigma: taken for the sake of deepinv's calls, and ignored.
         """
+        check_floating("x", x)
+        if transformed():
+            made: Tensor = torch.func.grad(lambda point: self._value(point).sum())(x)
+            return made
         graph = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
         with torch.inference_mode(False), torch.enable_grad():
             point = x if graph and x.requires_grad else _leaf(x)
@@ -74,30 +81,38 @@ class LearnedProximalNetwork(nn.Module):
         f is nearly flat.
 
         Args:
-            x: points in the range of f, of a shape that the potential takes; with a strongly convex potential any.
+            x: points in the range of f, of a shape that the potential takes; with a strongly convex potential any. NaN
+                for a sample with a NaN or infinity.
             tol: relative residual ‖f(y) − x‖/‖x‖ of every sample, positive; 8 units in the last place of max(‖x‖, 1)
                 are always enough.
             max_iter: steps, at least 1.
 
+        Raises:
+            RuntimeError: inside of a transform of `torch.func`: batches go in as they are.
+
         Warns:
             RuntimeWarning: some sample did not converge, with the worst residual.
         """
-        return self._inverted(x, tol, max_iter)[0]
+        with self._exactly(x) as x:
+            return self._inverted(x, tol, max_iter)[0]
 
     def prior(self, x: Tensor, *, tol: float = 1e-6, max_iter: int = 200) -> Tensor:
-        """R(x) of every sample, ``(B,)``, through `inverse`; NaN, with a warning, where that does not converge.
+        """R(x) of every sample, ``(B,)``, through `inverse`; NaN, with a warning, where that does not converge. Exact
+        inside of autocast, too.
 
         Differentiable by x, where the gradient is f⁻¹(x) − x, and by the parameters: at the minimiser y the derivatives
         by y vanish, so that it counts as constant. Arguments are those of `inverse`.
         """
-        y, converged = self._inverted(x, tol, max_iter)
-        value = self._value(y)
-        return (_dot(y, x, value.ndim) - _dot(x, x, value.ndim) / 2 - value).where(converged, math.nan)
+        with self._exactly(x) as x:
+            y, converged = self._inverted(x, tol, max_iter)
+            value = self._value(y)
+            return (_dot(y, x, value.ndim) - _dot(x, x, value.ndim) / 2 - value).where(converged, math.nan)
 
     def prior_at_output(self, y: Tensor) -> Tensor:
         """R(f(y)) of every sample, ``(B,)``, without an inversion; differentiable as `forward` is."""
-        x, value = self(y), self._value(y)
-        return _dot(y, x, value.ndim) - _dot(x, x, value.ndim) / 2 - value
+        with self._exactly(y) as y:
+            x, value = self(y), self._value(y)
+            return _dot(y, x, value.ndim) - _dot(x, x, value.ndim) / 2 - value
 
     def project_(self) -> Self:
         """Keep the potential convex, in place: ``project_`` of every module in it that has one."""
@@ -106,8 +121,18 @@ class LearnedProximalNetwork(nn.Module):
                 project()
         return self
 
+    @contextmanager
+    def _exactly(self, x: Tensor) -> Iterator[Tensor]:
+        """Without autocast, and the point in the precision of the parameters if that has shortened it."""
+        check_floating("x", x)
+        if not torch.is_autocast_enabled(x.device.type):
+            yield x
+            return
+        with torch.autocast(x.device.type, enabled=False):
+            yield x.to(functools.reduce(torch.promote_types, (p.dtype for p in self.parameters()), x.dtype))
+
     def _value(self, x: Tensor) -> Tensor:
-        check_floating(x)
+        check_floating("x", x)
         value: Tensor = self.potential(x)
         if value.ndim >= x.ndim or value.shape not in (x.shape[:1], x.shape[:-1]):
             raise ValueError(
@@ -118,17 +143,25 @@ class LearnedProximalNetwork(nn.Module):
     def _inverted(self, x: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor]:
         """The inverse, and of every sample whether it has converged."""
         check_solver(steps=max_iter, tol=tol)
+        if transformed():
+            raise RuntimeError(
+                "inverse and prior stop by looking at residuals, which no transform of torch.func allows; give all of "
+                "x as one batch, and take derivatives by autograd"
+            )
         with torch.inference_mode(False), torch.no_grad():
             target = x.clone() if x.is_inference() else x.detach()
             lead = self._value(target).shape
             target = target.reshape(-1, *x.shape[len(lead) :])  # the batch as one dimension
             y, residual, enough = self._minimised(target, tol, max_iter)
-        converged = residual <= enough
-        if not converged.all():
+        known = target.flatten(1).isfinite().all(1)
+        converged = (residual <= enough) & known
+        y[~known] = math.nan
+        failed = known & ~converged
+        if failed.any():
             size = target.flatten(1).norm(dim=1)
-            worst = float((residual / size)[~converged].max())
+            worst = float((residual / size)[failed].max())
             warnings.warn(
-                f"inverse did not converge for {int((~converged).sum())} of {len(converged)} samples: the worst "
+                f"inverse did not converge for {int(failed.sum())} of {len(converged)} samples: the worst "
                 f"relative residual is {worst:.2g}, wanted {tol:g}; they may lie outside the range of f, which is "
                 "everything for a strongly convex potential, or need more max_iter or float64",
                 RuntimeWarning,
@@ -148,10 +181,10 @@ class LearnedProximalNetwork(nn.Module):
             norm = at.slope.flatten(1).norm(dim=1)
             y[rows], residual[rows] = at.y.detach(), norm
             moving = norm > enough[rows]
+            if not moving.any():
+                break
             if not moving.all():
                 rows = rows[moving]
-                if not len(rows):
-                    break
                 at, norm = self._objective(y[rows], x[rows]), norm[moving]
             found = self._stepped(at, x[rows], norm / size[rows].clamp(min=1))
             if found is None:
@@ -207,7 +240,6 @@ class _Point(NamedTuple):
 
 def _leaf(x: Tensor) -> Tensor:
     """The same numbers as a leaf of autograd; the caller's tensor stays as it is."""
-    check_floating(x)
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from throughline.core._derivatives import transformed
+from throughline.core.checks import check_floating
 from throughline.core.implicit import check_solver, conjugate_gradient
 
 __all__ = ["PnPResult", "pnp_admm", "pnp_pgd"]
@@ -68,13 +70,14 @@ def pnp_pgd(
     _check(observation, max_iter, step_size=step_size, tol=tol)
     if bounds is not None and not bounds[0] < bounds[1]:
         raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
-    x = adjoint(observation) if init is None else init
     moves: list[float] = []
-    while len(moves) < max_iter and not (moves and moves[-1] <= tol):
-        before = x
-        x = _applied(prox, before - step_size * adjoint(forward(before) - observation))
-        x = x if bounds is None else x.clamp(*bounds)
-        moves.append(_move(before, x))
+    with torch.autocast(observation.device.type, enabled=False):
+        x = adjoint(observation) if init is None else init
+        while len(moves) < max_iter and not (moves and moves[-1] <= tol):
+            before = x
+            x = _applied(prox, before - step_size * adjoint(forward(before) - observation))
+            x = x if bounds is None else x.clamp(*bounds)
+            moves.append(_move(before, x))
     return PnPResult(x, len(moves), x.new_tensor(moves))
 
 
@@ -121,25 +124,26 @@ def pnp_admm(
     _check(observation, max_iter, rho=rho, tol=tol, cg_tol=cg_tol)
     if cg_max_iter < 1:
         raise ValueError(f"cg_max_iter must be at least 1, got {cg_max_iter}")
-    back = adjoint(observation)
-    x = z = back if init is None else init
-    u = torch.zeros_like(x)
     moves: list[float] = []
     still = False
-    while len(moves) < max_iter and not still:
-        before, z_before = x, z
-        x = conjugate_gradient(
-            lambda p: adjoint(forward(p)) + rho * p,
-            back + rho * (z - u),
-            init=x,
-            steps=cg_max_iter,
-            tol=cg_tol,
-            batch_dims=1,
-        )
-        u = u + x - z
-        z = _applied(prox, x + u)
-        moves.append(_move(before, x))
-        still = moves[-1] <= tol and _move(z_before, z) <= tol  # x alone may rest while z still moves
+    with torch.autocast(observation.device.type, enabled=False):
+        back = adjoint(observation)
+        x = z = back if init is None else init
+        u = torch.zeros_like(x)
+        while len(moves) < max_iter and not still:
+            before, z_before = x, z
+            x = conjugate_gradient(
+                lambda p: adjoint(forward(p)) + rho * p,
+                back + rho * (z - u),
+                init=x,
+                steps=cg_max_iter,
+                tol=cg_tol,
+                batch_dims=1,
+            )
+            u = u + x - z
+            z = _applied(prox, x + u)
+            moves.append(_move(before, x))
+            still = moves[-1] <= tol and _move(z_before, z) <= tol  # x alone may rest while z still moves
     return PnPResult(x, len(moves), x.new_tensor(moves))
 
 
@@ -158,8 +162,12 @@ def _move(before: Tensor, after: Tensor) -> float:
 
 
 def _check(observation: Tensor, max_iter: int, **positive: float) -> None:
-    if not observation.is_floating_point():
-        raise TypeError(f"observation must be floating point, got {observation.dtype}")
+    check_floating("observation", observation)
+    if transformed():
+        raise RuntimeError(
+            "pnp_pgd and pnp_admm stop by looking at how far x has moved, which no transform of torch.func allows; "
+            "give observation as a batch, and call them outside"
+        )
     if observation.ndim < 2 or not len(observation):
         raise ValueError(f"observation must be (B, ...) with B >= 1, got shape {tuple(observation.shape)}")
     if not observation.isfinite().all():
