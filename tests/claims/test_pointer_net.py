@@ -232,7 +232,7 @@ SQUARES = "0 0 1 0 0 1 1 1 2 3 3 2\n" * 20
         ("0 0 1 0\n" * 20, r"attention needs 8 instances .* of at least 3 points, there are none of more than 2"),
         ("0 0 1 0 0 1 1 1\n" * 20, r"pointer_lengths needs 8 instances of at least 6 points, .* none of more than 4"),
         (f"{SQUARES}0 0 1 1 2 2 3 3 4 4 5 5\n", r"the first 6 points of instance 21 lie on one line, or at one place"),
-        (f"{SQUARES}{'1 1 ' * 6}\n" * 2, r"the first 6 points of instance 21 .* and attention needs a hull of them"),
+        (f"{SQUARES}{'1 1 ' * 6}\n" * 2, r"line 21: its 6 points all coincide; mend or remove it"),
         ("2 2 2 2 2 2 9 0 0 9 5 4\n" * 20, r"the first 3 points of instance 1 .* and pointer_lengths needs a hull of"),
         ("0 0 1\n", r"line 1: 3 coordinates before output"),
     ],

@@ -24,7 +24,7 @@ from throughline.claims.tell.data import load
 from throughline.claims.tell.evaluation import agreement, sphere_inertia, spherical_lloyd
 from throughline.claims.tell.models import networks
 from throughline.data import DataError, Source
-from throughline.discrete.clustering import tell as part
+from throughline.discrete.clustering import first_centers as part
 from throughline.errors import ThroughlineError
 
 CLAIM = InterpretableClustering()

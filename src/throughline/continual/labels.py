@@ -22,7 +22,7 @@ def class_ids(labels: Labels) -> Tensor:
     tensor([3, 1, 3])
     """
     try:
-        ids = torch.as_tensor(labels)
+        ids = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device="cpu")
     except (RuntimeError, TypeError, ValueError):
         raise TypeError(
             f"labels must be integer class ids in a tensor, list or array, got {type(labels).__name__}{_first(labels)}"

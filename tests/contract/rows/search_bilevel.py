@@ -72,7 +72,6 @@ PARTS = [
         skips={
             "gradcheck": "an optimiser: it moves parameters and has no gradient of its own",
             "batch": "one norm over all of x",
-            "foreign": "a list is a tree: its numbers are refused, as the errors' tests say",
             "transforms": "an optimiser: it moves its tensors in place and looks at their norms",
             "fullgraph": "the losses are differentiated inside",
         },

@@ -72,7 +72,7 @@ WINDOWS = (
 BAND = (
     Bad(ValueError, r"fs must be a positive number of frames per second, got -1", fs=-1),
     Bad(ValueError, r"low must lie in \(0, fs/2\) = \(0, 5\) Hz, got 0", low=0),
-    Bad(ValueError, r"high must lie in \(0, fs/2\) = \(0, 5\) Hz, got 5\.0", high=5.0),
+    Bad(ValueError, r"high must lie in \(0, fs/2\) = \(0, 5\) Hz, got 5", high=5.0),
     Bad(ValueError, r"low must be below high, got 2 and 1", low=2, high=1),
 )
 EMPTY = Bad(ValueError, r"must have shape \(\.\.\., T\) with T >= 1, got \(0,\)", torch.zeros(0))

@@ -159,7 +159,7 @@ def _samples(source: Source) -> Tensor:
     if text is not None:
         raise DataError(f"{source.path}: column {text!r} holds no numbers; leave it out, or name it with --target")
     with np.errstate(over="ignore"):
-        values = frame.to_numpy(dtype=np.float32)
+        values = frame.to_numpy(dtype=np.float32, copy=True)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, column = bad[0]

@@ -41,8 +41,9 @@ class KMeansLayer(nn.Module):
 
     >>> layer = KMeansLayer(2, 2, normalize=False)
     >>> layer.set_centers_(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
-    >>> layer.distances(torch.tensor([3.0, 0.0])), layer.assign(torch.tensor([3.0, 0.0]))
-    (tensor([ 9., 16.], grad_fn=<ClampMinBackward0>), tensor(0))
+    >>> x = torch.tensor([3.0, 0.0])
+    >>> layer.distances(x).detach().round(decimals=3), layer.assign(x)
+    (tensor([ 9., 16.]), tensor(0))
     """
 
     def __init__(

@@ -29,6 +29,7 @@ class Encoder(nn.Module):
         ValueError: at the call, a wrong shape or values that are not finite.
 
     >>> import skfem
+    >>> from throughline.physics.operators import hierarchy
     >>> coarse, fine = hierarchy(skfem.MeshTri(), 2)
     >>> c = coarse.interpolate(lambda x: x[:, 0])
     >>> torch.allclose(Encoder(fine, coarse)(c), fine.coordinates[:, 0])
@@ -115,6 +116,7 @@ class OperatorNetwork(nn.Module):
         ValueError: boundary values that are not finite; at the call, a wrong shape in or out of the processor.
 
     >>> import skfem
+    >>> from throughline.physics.operators import MultigridProcessor, hierarchy
     >>> spaces = hierarchy(skfem.MeshTri.init_lshaped(), 3, dirichlet="all")
     >>> net = OperatorNetwork(spaces[-1], spaces[-1], MultigridProcessor(spaces, hidden=16), boundary=0.1)
     >>> u = net(spaces[-1].project(lambda x: x[:, 0].sin()).float())
