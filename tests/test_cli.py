@@ -21,7 +21,7 @@ from throughline.errors import ThroughlineError
 from throughline.lab.runner import Event, Started
 from throughline.lab.store import Run, Unit
 from throughline.lab.unit import Finished, Progress
-from throughline.session import Request
+from throughline.session import Ended, Request
 
 
 def call(*words: object) -> Result:
@@ -437,3 +437,12 @@ def test_a_stored_nan_is_the_same_again() -> None:
     assert equal(float("nan"), float("nan"))
     assert not equal(1.0, float("nan"))
     assert not equal(None, 1.0)
+
+
+@pytest.mark.parametrize(("codes", "code"), [((0, 0), 0), ((0, 1), 1), ((1, 0), 1), ((3, 1), 3), ((1, 3), 3)])
+def test_of_several_claims_the_worst_counts(monkeypatch: pytest.MonkeyPatch, codes: tuple[int, int], code: int) -> None:
+    ended = dict(zip(("groco", "anyloss"), codes, strict=True))
+    monkeypatch.setattr(throughline.session, "run_claim", lambda name, *_, **__: Ended(ended[name], {"paper": name}))
+    result = call("run", "groco", "anyloss", "--json")
+    assert result.exit_code == code
+    assert [entry["paper"] for entry in json.loads(result.stdout)] == ["groco", "anyloss"]

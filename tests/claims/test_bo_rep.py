@@ -306,12 +306,12 @@ def test_a_text_file_with_a_target_is_a_table(tmp_path: Path) -> None:
 def test_names_what_does_not_fit(tmp_path: Path) -> None:
     file = tmp_path / "numbers.csv"
     file.write_text("a,b\n" + "".join(f"{i},{i // 5}\n" for i in range(600)))
-    with pytest.raises(DataError, match=r"target 'b' has 120 different values, and at most 100 classes"):
+    with pytest.raises(DataError, match=r"column 'b' holds 120 different values, and at most 100 classes"):
         CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
     for rows, says in (
         ([f"{i},{i * i},c{i // 2}" for i in range(20)], "class c0 has 2 of 20 rows, and 3 parts need one each"),
         ([f"{i},{i},{i % 2}" for i in range(7)], "one row of each of 2 classes in every part"),
-        ([f"1,2,{i % 2}" for i in range(60)], "no column but the target 'y' varies"),
+        ([f"1,2,{i % 2}" for i in range(60)], "every column beside 'y' is constant"),
     ):
         file.write_text("a,b,y\n" + "\n".join(rows))
         with pytest.raises(DataError, match=rf"^{file}: .*{says}"):

@@ -35,9 +35,9 @@ class Config:
     hard: Difficulty = Difficulty(0.5, 0.8, (0.3, 0.9))
     frames: PositiveInt = 192  # that are read at a time in evaluation; all of a generated clip
     crop: Annotated[int, Field(ge=4)] = 96  # that are trained on at a time
-    size: Annotated[int, Field(ge=8)] = 16  # pixels on a side
+    size: Annotated[int, Field(ge=16)] = 16  # pixels on a side
     fs: Annotated[float, Field(gt=5, allow_inf_nan=False)] = 15.0  # frames a second
-    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 12, 24)
+    channels: tuple[PositiveInt, PositiveInt, Annotated[int, Field(ge=4, multiple_of=4)]] = (6, 12, 24)
     batch: PositiveInt = 4
     steps: PositiveInt = 300
     lr: PositiveReal = 2e-3

@@ -7,11 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from throughline.claims.shared.classes import class_table_of
 from throughline.data import DataError, Source, standardize, stratified_split
 
 __all__ = ["class_rows", "class_table"]
-
-MOST = 100  # classes; beyond, a column of numbers was meant
 
 
 def class_rows(
@@ -33,27 +32,19 @@ def class_rows(
 
 def class_table(
     source: Source, seed: int, *, test: float, validation: float = 0.0
-) -> tuple[list[tuple[Tensor, Tensor]], NDArray[Any]]:
+) -> tuple[list[tuple[Tensor, Tensor]], tuple[Any, ...]]:
     """Training, validation (if any) and test part, each of columns standardised by the first and class numbers.
 
     Returns:
         Parts ``((n, d) float32, (n,) int64)``, and the names of the classes in the order of their numbers.
 
     Raises:
-        DataError: the target does not hold classes, one has too few rows, or no other column varies.
+        DataError: the target does not hold classes, one has too few rows, or every other column is constant.
     """
-    table = source.table()
-    names, labels = np.unique(table.y, return_inverse=True)
-    if len(names) > MOST:
-        raise DataError(
-            f"{source.path}: target {table.target!r} has {len(names)} different values, and at most {MOST} classes are "
-            "wanted; name a column of classes with --target"
-        )
-    rows = class_rows(source, table.y, seed, test=test, validation=validation)
+    table, classes = class_table_of(source)
+    rows = class_rows(source, np.array(classes)[table.y], seed, test=test, validation=validation)
     columns = standardize(*(table.x[part] for part in rows))
-    if not columns[0].any():
-        raise DataError(f"{source.path}: no column but the target {table.target!r} varies; give one that does")
     return [
-        (torch.from_numpy(x).float(), torch.from_numpy(labels[part]).long())
+        (torch.from_numpy(x).float(), torch.from_numpy(table.y[part]).long())
         for x, part in zip(columns, rows, strict=True)
-    ], names
+    ], classes
