@@ -3,18 +3,16 @@
 import importlib
 import importlib.util
 import inspect
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from tests.contract.table import NOT_PARTS
+from tests.docs.gallery import drawn
 from tests.test_snippets import commands
 
 import throughline
@@ -213,12 +211,7 @@ def test_every_part_has_a_gallery_script() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_gallery_script_draws(script: Path, tmp_path: Path) -> None:
-    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
-    code += "import matplotlib.pyplot as plt; assert plt.get_fignums(), 'no figure was drawn'"
-    env = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "THROUGHLINE_DATA": str(tmp_path)}  # no data set
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 0, ran.stderr
+    wrong = drawn(script, tmp_path)
+    assert not wrong, wrong
     text = script.read_text(encoding="utf-8")
     assert re.match(r'r?"""\n?.+\n=+\n', text), "a gallery script opens with a docstring that has a title"
