@@ -144,15 +144,16 @@ def inversion() -> Calls:
         start, enough = image.flatten().double().numpy(), 1e-4 * float(image.norm())
         return at(fmin_cg(objective, start, slope, gtol=enough, norm=2, maxiter=2000, disp=False))[0]
 
-    def theirs() -> Tensor:
-        return torch.stack([one(image) for image in target])
+    def theirs(images: Tensor = target) -> Tensor:
+        return torch.stack([one(image) for image in images])
 
     def agree() -> None:
-        ours, peer = f.inverse(target, tol=1e-4), theirs()
+        some = target[:4]  # SciPy takes most of a second for each
+        ours, peer = f.inverse(target, tol=1e-4)[:4], theirs(some)
         for y, most in ((ours, 1.05e-4), (peer, 5e-3)):  # SciPy's line search gives up earlier in float32
-            residual = (f(y) - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
+            residual = (f(y) - some).flatten(1).norm(dim=1) / some.flatten(1).norm(dim=1)
             assert residual.max() < most, residual.max()
-        values = [f.potential(y) - (y * target).sum((1, 2, 3)) for y in (ours, peer)]
+        values = [f.potential(y) - (y * some).sum((1, 2, 3)) for y in (ours, peer)]
         torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
 
     return {"ours": lambda: f.inverse(target, tol=1e-4), "peer": theirs, "agree": agree}

@@ -212,7 +212,7 @@ def _share(rank: int, folder: str) -> None:
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     """Six negatives from parts of eight samples, also of unequal size: only the gathered batch has them."""
-    torch.multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(_share, (str(tmp_path),), nprocs=2, start_method="forkserver")
     ranks, messages = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     for setting, pair in enumerate(zip(*ranks, strict=True)):
         whole = noise(2, 8, 5).requires_grad_()

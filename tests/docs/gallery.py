@@ -1,23 +1,22 @@
-"""Gallery scripts in processes of their own, forked from one that has imported what all of them need."""
+"""Gallery scripts in processes of their own."""
 
-import multiprocessing
 import os
 import runpy
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.forks import FORKS
+
 __all__ = ["drawn"]
 
 PATIENCE = 300.0  # seconds for one script
-FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["matplotlib.pyplot", "sklearn.datasets", "tests.docs.gallery", "torch._dynamo"])
 
 
 def drawn(script: Path, folder: Path) -> str:
     """Run ``script`` in ``folder``, where there is no data set; what went wrong, or an empty text."""
-    ours, theirs = FRESH.Pipe(duplex=False)
-    process = FRESH.Process(target=draw, args=(script, folder, theirs))
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=draw, args=(script, folder, theirs))
     process.start()
     theirs.close()
     try:

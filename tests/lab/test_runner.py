@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from multiprocessing import Pipe
+from multiprocessing import Pipe, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,22 @@ def test_jobs_and_order_do_not_change_the_numbers(finished: tuple[Results, list[
     other, _ = run(tmp_path, Config(), jobs=1, seeds=(1, 0), arms=("shifted", "plain"))
     assert metrics(other) == metrics(finished[0])
     assert other.run.manifest["key"] == finished[0].run.manifest["key"]
+
+
+def test_units_are_spawned(
+    finished: tuple[Results, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are for a user: from nothing, and with the same numbers."""
+    asked = []
+
+    def spawned(method: str) -> BaseContext:
+        asked.append(method)
+        return get_context(method)
+
+    monkeypatch.setattr(runner, "get_context", spawned)
+    other, _ = run(tmp_path, Config(), seeds=(0,))
+    assert asked == ["spawn"]
+    assert metrics(other) == {unit: found for unit, found in metrics(finished[0]).items() if unit.seed == 0}
 
 
 def test_a_unit_that_raises_is_reported_and_the_others_go_on(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def family(generator, size=80):
 torch.manual_seed(0)
 policy = NeuralAcquisitionProcess(1, d_model=32, num_layers=2, dim_feedforward=64, num_bars=50)
 options = {"horizon": 8, "num_candidates": 80, "generator": torch.Generator().manual_seed(0)}
-AcquisitionTrainer(policy, family, lr=2e-3, **options).pretrain(200)
+AcquisitionTrainer(policy, family, lr=2e-3, **options).pretrain(120)
 trainer = AcquisitionTrainer(
     policy,
     family,
@@ -41,9 +41,9 @@ trainer = AcquisitionTrainer(
     regret_floor=1e-3,
     top_k=40,
     warmup=5,
-    total=30,
+    total=20,
 )
-regret = [trainer.step()["regret"] for _ in range(30)]
+regret = [trainer.step()["regret"] for _ in range(20)]
 
 # %%
 # A new member. Shaded is the density that the surrogate predicts, below it the acquisition values; dots are trials, the
@@ -81,11 +81,11 @@ axes[0, 0].set_ylabel("outcome")
 axes[1, 0].set_ylabel("acquisition")
 
 # %%
-# Regret over eight trials, mean of a dozen new members, beside a Gaussian process with expected improvement: experience
+# Regret over eight trials, mean of six new members, beside a Gaussian process with expected improvement: experience
 # leads early, and a short training leaves the end to the process that is fitted to the very function.
 
 curves = {"policy": [], "Gaussian process": []}
-for seed in range(12):
+for seed in range(6):
     x, y = family(torch.Generator().manual_seed(1_000 + seed), size=80)
     for name, opt in (
         ("policy", NAPOptimizer(policy, x, horizon=8, y_bounds=(0.0, 1.0))),
@@ -98,10 +98,10 @@ for seed in range(12):
             found.append(float(y.max()) - opt.best()[1])
         curves[name].append(found)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-left.plot(range(1, 31), regret, color="tab:blue")
+left.plot(range(1, 21), regret, color="tab:blue")
 left.set(xlabel="iteration", ylabel="regret of its own runs", title="training")
 for name, found in curves.items():
     right.plot(range(1, 9), torch.tensor(found).mean(0), marker="o", markersize=4, label=name)
-right.set(xlabel="trials", ylabel="regret", title="twelve functions that it has not seen")
+right.set(xlabel="trials", ylabel="regret", title="six functions that it has not seen")
 right.legend()
 plt.show()

@@ -19,7 +19,7 @@ def solve(b: Tensor, **options: object) -> Tensor:
 
 
 def series(b: Tensor, **options: object) -> Tensor:
-    return neumann_series(product, b, **{"lr": 0.2, **options})  # type: ignore[arg-type]
+    return neumann_series(product, b, **{"lr": 0.3, **options})  # type: ignore[arg-type]
 
 
 ONES = torch.ones(3, dtype=torch.float64)
@@ -53,7 +53,7 @@ PARTS = [
     Part(
         neumann_series,
         lambda g: (normal(g, 3),),
-        {"steps": 200},
+        {"steps": 60},
         call=series,
         batched=(0,),
         reference=lambda b: torch.linalg.solve(MATRIX, b),

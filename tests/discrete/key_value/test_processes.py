@@ -48,7 +48,7 @@ def share(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(share, (str(folder),), nprocs=2)
+    torch.multiprocessing.start_processes(share, (str(folder),), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

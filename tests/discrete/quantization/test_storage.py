@@ -45,10 +45,10 @@ FRESH = (
     + """
 import sys
 from throughline.discrete.quantization import load_quantized
-torch.set_num_threads(int(sys.argv[3]))
-loaded = load_quantized(model(99), sys.argv[1]).eval()
+torch.set_num_threads(int(sys.argv[2]))
+every = [load_quantized(model(99), file).eval() for file in sys.argv[3:]]
 with torch.no_grad():
-    torch.save({"state": loaded.state_dict(), "out": loaded(images())}, sys.argv[2])
+    torch.save([(loaded.state_dict(), loaded(images())) for loaded in every], sys.argv[1])
 """
 )
 namespace: dict[str, Any] = {}
@@ -75,21 +75,29 @@ def buffers(made: nn.Module) -> int:
     return sum(b.numel() * b.element_size() for b in made.buffers())
 
 
-@BOTH
-@pytest.mark.parametrize("bits", [2, 8])
-def test_a_fresh_process_predicts_the_same(kind: Kind, bits: int, tmp_path: Path) -> None:
-    quantizer = trained(kind, bits)
-    file, back = tmp_path / "model.safetensors", tmp_path / "back.pt"
-    save_quantized(quantizer, file)
-    command = [sys.executable, "-c", FRESH, file, back, str(torch.get_num_threads())]
+def test_a_fresh_process_predicts_the_same(tmp_path: Path) -> None:
+    quantizers = {
+        f"{kind.__name__}-{bits}": trained(kind, bits) for kind in (WeightQuantizer, PointQuantizer) for bits in (2, 8)
+    }
+    for name, quantizer in quantizers.items():
+        save_quantized(quantizer, tmp_path / name)
+    back = tmp_path / "back.pt"
+    command = [
+        sys.executable,
+        "-c",
+        FRESH,
+        back,
+        str(torch.get_num_threads()),
+        *(tmp_path / name for name in quantizers),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    found = torch.load(back, weights_only=True)
-    final = quantizer.finalize().eval()
-    for name, value in final.state_dict().items():
-        assert torch.equal(found["state"][name], value), name
-    with torch.no_grad():
-        assert torch.equal(found["out"], final(images()))
+    for quantizer, (state, out) in zip(quantizers.values(), torch.load(back, weights_only=True), strict=True):
+        final = quantizer.finalize().eval()
+        for name, value in final.state_dict().items():
+            assert torch.equal(state[name], value), name
+        with torch.no_grad():
+            assert torch.equal(out, final(images()))
 
 
 @BOTH

@@ -3,13 +3,13 @@
 import copy
 import io
 import math
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.forks import FORKS
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -370,7 +370,7 @@ def share(rank: int, count: int, folder: str) -> None:
 
 def test_two_processes_with_half_a_batch_are_one_with_the_whole(tmp_path: Path) -> None:
     share(0, 1, str(tmp_path))
-    other = multiprocessing.get_context("spawn").Process(target=share, args=(1, 2, str(tmp_path)))
+    other = FORKS.Process(target=share, args=(1, 2, str(tmp_path)))
     other.start()
     share(0, 2, str(tmp_path))
     other.join()
