@@ -1,7 +1,7 @@
 """DistributedDataParallel around a part, in two processes with data of their own.
 
-Processes that have computed do not fork well, and each import of torch costs seconds. So one server is spawned, which
-only imports the rows it is asked for, and the two processes of a check are its forks.
+Processes that have computed do not fork well, and each import of torch costs seconds. So one server only imports the
+rows that it is asked for, and the two processes of a check are its forks.
 """
 
 import atexit
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from tests.contract.part import Part
 from tests.contract.tensors import Called, floating, gradients, parameters, same
+from tests.forks import FORKS
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,7 +37,7 @@ def check_ddp(part: Part) -> None:
 @functools.cache
 def server() -> Connection:
     here, there = multiprocessing.Pipe()
-    multiprocessing.get_context("spawn").Process(target=serve, args=(there,)).start()
+    FORKS.Process(target=serve, args=(there,)).start()
     there.close()
     atexit.register(here.close)  # which ends the server
     return here
