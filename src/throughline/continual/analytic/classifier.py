@@ -31,8 +31,6 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: ``(C,)``, sorted, those seen so far.
-        coef_: ``(C, m)``, in the order of ``classes_``; without ``expansion`` alone, since only then there is a weight
-            for each column of X.
         n_features_in_: columns of X.
         head_: the `AnalyticHead` underneath; its ids are positions in the order of appearance.
 
@@ -67,6 +65,7 @@ class AnalyticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def coef_(self) -> NDArray[np.float64]:
+        """``(C, m)``, in the order of ``classes_``; without ``expansion`` alone: a weight for each column of X."""
         if not isinstance(self.head_.expansion, nn.Identity):
             raise AttributeError("coef_ is one weight for each column of X: fit with expansion=None to have it")
         weights: NDArray[np.float64] = self.head_.weight[:, self._columns].mT.contiguous().numpy()
