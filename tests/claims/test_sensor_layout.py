@@ -134,10 +134,11 @@ def test_figures(smoke: Any) -> None:
 @pytest.mark.parametrize("arms", [("uniform",), ("rectangular", "refrozen"), ARMS])
 def test_figures_of_an_unfinished_run(smoke: Any, arms: tuple[str, ...]) -> None:
     some = {key: unit for key, unit in smoke.items() if key == ("rectangular", 0)}
-    for figure in CLAIM.figures(Stored(some, arms)).values():  # type: ignore[arg-type]
-        figure.canvas.draw()
-    for figure in CLAIM.figures(Stored({}, arms)).values():  # type: ignore[arg-type]
-        figure.canvas.draw()
+    for units in (some, {}):
+        figures = CLAIM.figures(Stored(units, arms))  # type: ignore[arg-type]
+        assert figures
+        for figure in figures.values():
+            figure.canvas.draw()
 
 
 def pictures(root: Path, sizes: tuple[tuple[int, int], ...] = ((24, 18), (20, 30))) -> Path:

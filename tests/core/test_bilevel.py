@@ -297,7 +297,7 @@ def test_unrolled_steps_are_differentiable_twice() -> None:
 
 
 def test_memory_stays_flat_over_outer_steps() -> None:
-    """Twenty outer steps of every estimator end where the first five did: no graph outlives its call."""
+    """Fifty outer steps of every estimator end where the first five did: no graph outlives its call."""
     code = """
 import torch
 from torch import nn
@@ -318,7 +318,7 @@ inner = lambda x, y: functional_call(model, y, (data,)).square().mean() + sum(
     x[n].exp() * p.square().sum() for n, p in y.items())
 outer = lambda x, y: functional_call(model, y, (data,)).square().mean()
 warm, peaks = None, []
-for step in range(20):
+for step in range(50):
     warm = adjoint(outer, inner, x, y, init=warm, steps=3)
     for method, options in (
         ("cg", {"init": warm, "steps": 3}),

@@ -82,14 +82,8 @@ def test_a_fresh_process_predicts_the_same(tmp_path: Path) -> None:
     for name, quantizer in quantizers.items():
         save_quantized(quantizer, tmp_path / name)
     back = tmp_path / "back.pt"
-    command = [
-        sys.executable,
-        "-c",
-        FRESH,
-        back,
-        str(torch.get_num_threads()),
-        *(tmp_path / name for name in quantizers),
-    ]
+    files = [tmp_path / name for name in quantizers]
+    command = [sys.executable, "-c", FRESH, back, str(torch.get_num_threads()), *files]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     for quantizer, (state, out) in zip(quantizers.values(), torch.load(back, weights_only=True), strict=True):
