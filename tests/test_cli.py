@@ -96,7 +96,7 @@ BAD = [
     (["run", "groco", "--sink", "print"], "--sink wants package.module:function"),
     (["run", "groco", "--sink", "boom:sink"], "cannot load 'boom:sink': ConnectionError: the server is away"),
     (["run", "groco", "--set", "device=banana"], "no field 'device'"),
-    (["run", "groco", "--scale", "smoke", "--set", "steps=3.5"], "steps=3.5: should be a valid integer"),
+    (["run", "groco", "--scale", "smoke", "--set", "steps=3.5"], "steps wants int, got '3.5'"),
     (["run", "groco", "--tensorboard", "file"], "--tensorboard"),
     (["run", "groco", "--resume"], "nothing to resume"),
     (["run", "--like", "missing.json"], "cannot read missing.json: No such file or directory"),

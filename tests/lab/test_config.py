@@ -20,6 +20,7 @@ class Config:
     kind: Literal["a", "b"] = "a"
     device: Device = "cpu"
     pair: tuple[PositiveInt, PositiveInt] | None = None
+    root: str = ""
 
 
 def test_what_the_annotation_allows_is_taken() -> None:
@@ -27,11 +28,17 @@ def test_what_the_annotation_allows_is_taken() -> None:
     assert override(Config(), texts) == Config(7, 0.25, (1, 2, 3), "b", "cuda:1")
 
 
+@pytest.mark.parametrize("name", ["12", "true", "[1]", "~/sets"])
+def test_a_name_may_look_like_something_else(name: str) -> None:
+    assert override(Config(), (f"root={name}",)).root == name
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("steps=0", r"--set: steps=0: should be greater than 0; the fields are steps: int = 3"),
         ("steps=-3", r"steps=-3: should be greater than 0"),
+        ("steps=true", r"steps wants int, got 'true'"),
         ("steps=many", r"steps wants int, got 'many'"),
         ("share=1", r"share=1: should be less than 1"),
         ("widths=[4,0]", r"widths wants tuple\[int, \.\.\.\], got '\[4,0\]'"),

@@ -5,7 +5,6 @@ A field's annotation says what it may be, and `pydantic`'s constrained types say
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -47,7 +46,7 @@ def override(config: Any, assignments: tuple[str, ...]) -> Any:
             wrong = f"no field {key!r}" if equals else f"{assignment!r} is not of the form key=value"
             raise ThroughlineError(f"--set: {wrong}; the fields are {known}")
         try:
-            changes[key] = TypeAdapter(fields[key]).validate_python(_literal(text))
+            changes[key] = _value(fields[key], text)
         except ValidationError as error:
             first = error.errors()[0]
             parsed = first["type"].endswith(("_parsing", "_type")) or first["loc"]
@@ -93,11 +92,16 @@ def _says(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _literal(text: str) -> Any:
+def _value(kind: Any, text: str) -> Any:
+    """A text as JSON for a field of this kind, or as it stands: ``12`` may be a number or a name."""
+    adapter = TypeAdapter(kind)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as not_json:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError as not_text:
+            raise (not_text if not_json.errors()[0]["type"] == "json_invalid" else not_json) from None
 
 
 def _type_name(kind: Any) -> str:
