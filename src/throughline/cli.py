@@ -51,6 +51,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ThroughlineError as error:
             raise Usage(str(error), error.exit_code) from None
+        except KeyboardInterrupt:
+            raise Usage("interrupted; the same command goes on from here", INCOMPLETE) from None
         except OSError as error:
             cure = CURES.get(error.errno or 0)
             if cure is None:
@@ -124,7 +126,7 @@ def show(slug: str, as_json: bool) -> None:
 @main.command()
 @click.argument("papers", nargs=-1)
 @click.option("--scale", type=click.Choice(SCALES), default="laptop", show_default=True)
-@click.option("--seeds", help="How many (5 is 0:5), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]")
+@click.option("--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]")
 @click.option("--arms", help="Only these arms, separated by commas.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
 @click.option("--data", help="Your own data: a file or folder of a kind that the claim takes, or a registry key.")
@@ -142,7 +144,8 @@ def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: An
     """Run the claims of PAPERS: every arm on every seed, then a verdict and a report."""
     if sys.platform == "win32":
         raise Usage("claims run on Linux and macOS, this is Windows: use its Subsystem for Linux (WSL)")
-    from throughline.session import Request, repeat, run_claim
+    names = _known(papers)
+    from throughline.session import Request, repeat, run_claims
 
     if like is not None:
         given = [n for n in ("seeds", "arms", "data", "target", "size") if options[n] is not None]
@@ -154,7 +157,7 @@ def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: An
     else:
         if not papers:
             raise Usage("no paper given; `throughline list` shows what can be run")
-        outcomes = [run_claim(name, Request(**options), as_json=as_json) for name in _known(papers)]
+        outcomes = run_claims(names, Request(**options), as_json=as_json)
     if as_json:
         click.echo(json.dumps([outcome.summary for outcome in outcomes], indent=1))
     sys.exit(max(outcome.exit_code for outcome in outcomes))

@@ -24,11 +24,11 @@ from throughline.lab.results import Judgement, Results, judge, stored_config, su
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
 from throughline.lab.store import LAST_SEED, Unit, read_json
-from throughline.report import write_report
 
-__all__ = ["Ended", "Request", "repeat", "run_claim"]
+__all__ = ["Ended", "Request", "repeat", "run_claims"]
 
 DEFAULT_SEEDS = {"smoke": 2, "laptop": 10, "paper": 5}
+FIRST_SEED = 1000  # of a verdict; settings are chosen on 100 to 199, so that no verdict is about seeds that chose them
 MOST_SEEDS = 10_000  # more would be a slip of the pen
 COLORS = {"held": "green", "refuted": "red", "not shown": "yellow"}
 
@@ -60,23 +60,33 @@ class Ended:
     summary: dict[str, Any]
 
 
-def run_claim(slug: str, request: Request, *, as_json: bool = False) -> Ended:
-    """Run one claim as requested, write its report and print its verdict (unless a machine reads along)."""
-    claim = find_claim(slug)
-    config = override(claim.scales[request.scale], request.assignments)
+def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False) -> list[Ended]:
+    """Run claims as requested, write their reports and print their verdicts (unless a machine reads along).
+
+    Whatever is wrong with the request, for any of the claims, is said before the first of them starts, and before
+    anything heavy is imported.
+    """
+    seeds = parse_seeds(request.seeds, DEFAULT_SEEDS[request.scale])
+    _jobs(request, request.threads)
     source = None
     if request.data is not None:
-        source = _source(claim, request)
-        config = dataclasses.replace(config, data=source)
+        source = Source.of(str(request.data), request.target, request.size)
     elif request.target is not None or request.size is not None:
         raise ThroughlineError("--target and --size describe your own data: give --data with them")
-    arms = _arms(claim, request.arms)
-    seeds = parse_seeds(request.seeds, DEFAULT_SEEDS[request.scale])
-    words = _words(claim, request, arms, seeds)
-    manifest = plan(
-        claim, request.scale, config, arms, seeds, threads=request.threads, command=command_line(["run", *words])
-    )
-    return _work(claim, config, manifest, request, as_json)[0]
+    planned = []
+    for claim in map(find_claim, slugs):
+        config = override(claim.scales[request.scale], request.assignments)
+        if source is not None:
+            _accept(claim, source)
+            config = dataclasses.replace(config, data=source)
+        arms = _arms(claim, request.arms)
+        command = command_line(["run", *_words(claim, request, arms, seeds)])
+        planned.append((claim, config, arms, command))
+    ended = []
+    for claim, config, arms, command in planned:
+        manifest = plan(claim, request.scale, config, arms, seeds, threads=request.threads, command=command)
+        ended.append(_work(claim, config, manifest, request, as_json)[0])
+    return ended
 
 
 def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
@@ -114,20 +124,20 @@ def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
 
 
 def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
-    """Seeds as the user writes them.
+    """Seeds as the user writes them; a count starts at `FIRST_SEED`.
 
     >>> parse_seeds("3", 10), parse_seeds("10:12", 10), parse_seeds("7,3", 10), parse_seeds(None, 2)
-    ((0, 1, 2), (10, 11), (7, 3), (0, 1))
+    ((1000, 1001, 1002), (10, 11), (7, 3), (1000, 1001))
     """
     wrong = f"--seeds wants a count (5), a range (10:20) or a list (3,7) of different numbers from 0, got {text!r}"
     try:
         if text is None:
-            seeds: Sequence[int] = range(default)
+            seeds: Sequence[int] = range(FIRST_SEED, FIRST_SEED + default)
         elif "," in text:
             seeds = [int(part) for part in text.split(",")]
         else:
             first, colon, last = text.partition(":")
-            seeds = range(int(first), int(last)) if colon else range(int(first))
+            seeds = range(int(first), int(last)) if colon else range(FIRST_SEED, FIRST_SEED + int(first))
     except ValueError:
         raise ThroughlineError(wrong) from None
     if seeds[MOST_SEEDS:]:
@@ -142,6 +152,8 @@ def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
 def _work(
     claim: Claim, config: Any, manifest: dict[str, Any], request: Request, as_json: bool, *, quiet: bool = False
 ) -> tuple[Ended, Results]:
+    from throughline.report import write_report  # here: Matplotlib would keep the answer to a typo waiting
+
     progress = Console(stderr=True)
     say = partial(progress.print, markup=False, highlight=False, soft_wrap=True)
     jobs = _jobs(request, manifest["threads"])
@@ -166,6 +178,7 @@ def _work(
     results = Results(claim, run, config)
     judgement = judge(results)
     page = write_report(results, judgement)
+    run.seen(judgement.verdict)
     if not as_json and not quiet:
         _print(results, judgement, page)
     return Ended(judgement.exit_code, {**summary(results, judgement), "report": str(page)}), results
@@ -187,7 +200,11 @@ def _print(results: Results, judgement: Judgement, page: Path) -> None:
         console.print(Text(f"  {outcome.verdict:9} ", style=COLORS[outcome.verdict]), end="")
         console.print(f"{outcome.sentence}: {outcome.estimate:.4g}; {outcome.reason}", markup=False)
         if outcome.needed:
-            console.print(f"            a difference of the size seen would need about {outcome.needed} seeds")
+            after = max(results.seeds) + 1
+            console.print(
+                f"            a new run of about {outcome.needed} other seeds would settle it, if the size seen is the "
+                f"true one (--seeds {after}:{after + outcome.needed})"
+            )
     for unit in results.failed[:5]:
         console.print(f"  failed    {unit.arm}, seed {unit.seed}: {results.run.file(unit, 'txt')}", markup=False)
     console.print(f"report: {page}", markup=False)
@@ -205,14 +222,12 @@ def _jobs(request: Request, threads: int) -> int:
     return jobs
 
 
-def _source(claim: Claim, request: Request) -> Source:
+def _accept(claim: Claim, source: Source) -> None:
     if not claim.accepts:
         raise ThroughlineError(f"--data: {claim.paper} does not run on data of your own")
-    source = Source.of(str(request.data), request.target, request.size)
     if not set(source.kinds) & set(claim.accepts):
         wanted = " or ".join(KINDS[kind] for kind in claim.accepts)
         raise DataError(f"{source.path}: {claim.paper} wants {wanted}, this is {source.kind}")
-    return source
 
 
 def _arms(claim: Claim, text: str | None) -> tuple[str, ...]:

@@ -60,7 +60,19 @@ class Source:
             raise DataError(f"{place}: an image size must be a positive number of pixels, got {size}")
         registered = not Path(path).expanduser().exists()
         name = os.fspath(path) if registered else str(place.resolve())
-        return cls(name, target, size, tree_digest(place) if folder else sha256(place))
+        return cls(name, target, size, _digest(place))
+
+    def check_unchanged(self) -> None:
+        """Compare the content with the digest.
+
+        Raises:
+            DataError: it is another content, or gone.
+        """
+        if self.digest and _digest(resolve(self.path)) != self.digest:
+            raise DataError(
+                f"{self.path}: its content is not what the run was started with; restore it, or start a run of the new "
+                "content with the same command"
+            )
 
     @property
     def kind(self) -> Literal["table", "images"]:
@@ -137,6 +149,10 @@ class Source:
         from throughline.data.images import image_folder
 
         return image_folder(self.path, size=self.size)
+
+
+def _digest(place: Path) -> str:
+    return tree_digest(place) if place.is_dir() else sha256(place)
 
 
 def tree_digest(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """The lab: claims run over paired seeds, and a verdict with an interval."""
 
-from throughline.lab.checks import Beats, Check, Costs, Matches, Outcome, Within
+from throughline.lab.checks import Beats, Check, Costs, Matches, OnAverage, Outcome, Within
 from throughline.lab.claim import Claim, Log, Quote, find_claim, require
 from throughline.lab.config import Device
 from throughline.lab.results import Judgement, Results, judge
@@ -14,6 +14,7 @@ __all__ = [
     "Judgement",
     "Log",
     "Matches",
+    "OnAverage",
     "Outcome",
     "Quote",
     "Results",

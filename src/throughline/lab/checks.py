@@ -1,7 +1,8 @@
 """Checks: what a claim promises, tested over paired seeds with SciPy's Student t.
 
 Each check turns the results of a claim into an `Outcome`: an estimate, its interval and one of three verdicts. *held*:
-the interval lies wholly on the promised side. *refuted*: wholly on the other side. *not shown*: anything else.
+the interval lies wholly on the promised side. *refuted*: wholly on the other side. *not shown*: anything else, and
+whatever chance cannot be judged by: fewer than three seeds, a number that is none, the same difference on every seed.
 """
 
 import bisect
@@ -13,16 +14,32 @@ from typing import Literal, Protocol
 import numpy as np
 import scipy
 
-__all__ = ["Beats", "Check", "Costs", "Matches", "Outcome", "Verdict", "Within", "seeds_needed", "t_interval"]
+__all__ = [
+    "Beats",
+    "Check",
+    "Costs",
+    "Matches",
+    "OnAverage",
+    "Outcome",
+    "Verdict",
+    "Within",
+    "alpha",
+    "seeds_needed",
+    "t_interval",
+]
 
 Verdict = Literal["held", "refuted", "not shown"]
-CONFIDENCE = 0.95
+ALPHA = 0.05
+LATER = 0.01  # what all looks after the first share
 POWER = 0.8
+FEWEST = 3  # seeds of a verdict
 
 
 class Measured(Protocol):
-    """The one thing that a check asks of results: a metric of one arm, by seed."""
+    """What a check asks of results: a metric of one arm by seed, and how often some of the seeds were judged before."""
 
+    @property
+    def looks(self) -> int: ...
     def values(self, metric: str, arm: str) -> Mapping[int, float]: ...
 
 
@@ -41,7 +58,7 @@ class Outcome:
     points: tuple[float, ...]  # the quantity on each seed
     bounds: tuple[float, ...]  # where the promise begins
     reason: str
-    needed: int | None = None  # seeds that would show an effect of the size seen, where it was not shown
+    needed: int | None = None  # seeds of a new run that would settle an effect of the size seen, either way
 
 
 class Check(Protocol):
@@ -79,27 +96,25 @@ class Beats:
     def judge(self, results: Measured) -> Outcome:
         seeds, ours, theirs = _paired(results, self.metric, self.arm, self.over)
         gain = theirs - ours if self.lower else ours - theirs
-        estimate, low, high = t_interval(gain)
-        verdict = _side(low > self.margin, high <= self.margin)
+        first, second = (self.over, self.arm) if self.lower else (self.arm, self.over)
+        confidence = 1 - alpha(results.looks)
+        estimate, low, high = t_interval(gain, confidence)
+        doubt = _doubt(self, seeds, {self.arm: ours, self.over: theirs}, gain)
+        verdict = _side(low > self.margin, high <= self.margin, doubt)
         by = f" by more than {self.margin:g}" if self.margin else ""
-        sentence = f"{self.arm} beats {self.over} in {self.metric}{' (lower is better)' if self.lower else ''}{by}"
         return Outcome(
-            sentence,
+            f"{self.arm} beats {self.over} in {self.metric}{' (lower is better)' if self.lower else ''}{by}",
             verdict,
-            quantity=f"{self.metric}: {self.over} − {self.arm}"
-            if self.lower
-            else f"{self.metric}: {self.arm} − {self.over}",
+            quantity=f"{self.metric}: {first} − {second}",
             estimate=estimate,
             low=low,
             high=high,
-            confidence=CONFIDENCE,
+            confidence=confidence,
             seeds=seeds,
             points=tuple(gain.tolist()),
             bounds=(self.margin,),
-            reason=_reason(
-                seeds, f"95% interval of the difference [{low:.4g}, {high:.4g}], wanted above {self.margin:g}"
-            ),
-            needed=seeds_needed(gain - self.margin) if verdict == "not shown" else None,
+            reason=doubt or f"{_span('difference', low, high, confidence)}, wanted above {self.margin:g}",
+            needed=seeds_needed(gain - self.margin) if verdict == "not shown" and not doubt else None,
         )
 
 
@@ -123,12 +138,12 @@ class Matches:
     def judge(self, results: Measured) -> Outcome:
         seeds, ours, theirs = _paired(results, self.metric, self.arm, self.to)
         difference = ours - theirs
-        confidence = 2 * CONFIDENCE - 1  # two one-sided tests at 5% are the 90% interval
+        confidence = 1 - 2 * alpha(results.looks)  # two one-sided tests at 5% are the 90% interval
         estimate, low, high = t_interval(difference, confidence)
-        _, far_low, far_high = t_interval(difference)  # to refute, the two-sided 95% interval must lie outside
+        _, far_low, far_high = t_interval(difference, 1 - alpha(results.looks))  # to refute, it must lie outside
         inside, outside = -self.margin < low and high < self.margin, far_low > self.margin or far_high < -self.margin
-        verdict = _side(inside, outside)
-        room = self.margin - abs(estimate)
+        doubt = _doubt(self, seeds, {self.arm: ours, self.to: theirs}, difference)
+        verdict = _side(inside, outside, doubt)
         return Outcome(
             f"{self.arm} matches {self.to} in {self.metric} within {self.margin:g}",
             verdict,
@@ -140,10 +155,8 @@ class Matches:
             seeds=seeds,
             points=tuple(difference.tolist()),
             bounds=(-self.margin, self.margin),
-            reason=_reason(
-                seeds, f"90% interval of the difference [{low:.4g}, {high:.4g}], wanted inside ±{self.margin:g}"
-            ),
-            needed=_equivalence_seeds(difference, room) if verdict == "not shown" and room > 0 else None,
+            reason=doubt or f"{_span('difference', low, high, confidence)}, wanted inside ±{self.margin:g}",
+            needed=_equivalence_seeds(difference, self.margin) if verdict == "not shown" and not doubt else None,
         )
 
 
@@ -157,29 +170,23 @@ class Within:
     at_least: float | None = None
 
     def __post_init__(self) -> None:
-        if self.at_most is None and self.at_least is None:
-            raise ValueError("at_most or at_least must be given, got neither")
+        _want_bound(self.at_most, self.at_least)
 
     @property
     def arms(self) -> tuple[str, ...]:
         return (self.arm,)
 
     def judge(self, results: Measured) -> Outcome:
-        found = results.values(self.metric, self.arm)
-        seeds = tuple(sorted(found))
-        values = np.array([found[seed] for seed in seeds], dtype=float)
-        floor = -math.inf if self.at_least is None else self.at_least
-        ceiling = math.inf if self.at_most is None else self.at_most
+        seeds, values = _single(results, self.metric, self.arm)
+        floor, ceiling, bounds, named = _bounds(self.at_most, self.at_least)
         good = (values >= floor) & (values <= ceiling)  # a NaN is never inside
-        verdict = _side(bool(seeds) and bool(good.all()), not good.all())
-        named = {"at least": self.at_least, "at most": self.at_most}
-        bounds = [f"{name} {bound:g}" for name, bound in named.items() if bound is not None]
+        few = _few(seeds)
         low, high = (float(values.min()), float(values.max())) if len(seeds) else (math.nan, math.nan)
-        missed = [seed for seed, inside in zip(seeds, good, strict=True) if not inside]
-        reason = f"outside on seeds {', '.join(map(str, missed))}" if missed else f"all of {len(seeds)} seeds inside"
+        missed = [f"{seed} ({value:.4g})" for seed, value, fine in zip(seeds, values, good, strict=True) if not fine]
+        reason = f"outside on seeds {', '.join(missed)}" if missed else f"all of {len(seeds)} seeds inside"
         return Outcome(
-            f"{self.metric} of {self.arm} is {' and '.join(bounds)} on every seed",
-            verdict,
+            f"{self.metric} of {self.arm} is {named} on every seed",
+            _side(bool(good.all()), not good.all(), few),
             quantity=f"{self.metric} of {self.arm}",
             estimate=float(np.median(values)) if len(seeds) else math.nan,
             low=low,
@@ -187,8 +194,48 @@ class Within:
             confidence=1.0,
             seeds=seeds,
             points=tuple(values.tolist()),
-            bounds=tuple(b for b in (self.at_least, self.at_most) if b is not None),
-            reason=reason if seeds else "no seed has finished",
+            bounds=bounds,
+            reason=few or reason,
+        )
+
+
+@dataclass(frozen=True)
+class OnAverage:
+    """The mean of ``metric`` of ``arm`` over seeds lies inside a bound: the 95% t interval of the mean."""
+
+    metric: str
+    arm: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def __post_init__(self) -> None:
+        _want_bound(self.at_most, self.at_least)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.arm,)
+
+    def judge(self, results: Measured) -> Outcome:
+        seeds, values = _single(results, self.metric, self.arm)
+        floor, ceiling, bounds, named = _bounds(self.at_most, self.at_least)
+        confidence = 1 - alpha(results.looks)
+        estimate, low, high = t_interval(values, confidence)
+        doubt = _doubt(self, seeds, {self.arm: values}, values)
+        verdict = _side(floor <= low and high <= ceiling, low > ceiling or high < floor, doubt)
+        nearest = min(bounds, key=lambda bound: abs(bound - estimate))
+        return Outcome(
+            f"{self.metric} of {self.arm} is {named} on average",
+            verdict,
+            quantity=f"{self.metric} of {self.arm}",
+            estimate=estimate,
+            low=low,
+            high=high,
+            confidence=confidence,
+            seeds=seeds,
+            points=tuple(values.tolist()),
+            bounds=bounds,
+            reason=doubt or f"{_span('mean', low, high, confidence)}, wanted {named}",
+            needed=seeds_needed(values - nearest) if verdict == "not shown" and not doubt else None,
         )
 
 
@@ -211,11 +258,12 @@ class Costs:
 
     def judge(self, results: Measured) -> Outcome:
         seeds, ours, theirs = _paired(results, self.metric, self.arm, self.over)
-        positive = (ours > 0) & (theirs > 0)
-        ratio = np.log(ours, where=positive, out=np.full_like(ours, np.nan))
-        ratio -= np.log(theirs, where=positive, out=np.full_like(theirs, np.nan))  # no ratio, no verdict: NaN says so
-        estimate, low, high = (math.exp(v) for v in t_interval(ratio))
-        verdict = _side(high <= self.at_most, low > self.at_most)
+        logs = {arm: _log(values) for arm, values in ((self.arm, ours), (self.over, theirs))}
+        ratio = logs[self.arm] - logs[self.over]
+        confidence = 1 - alpha(results.looks)
+        estimate, low, high = (math.exp(v) for v in t_interval(ratio, confidence))
+        doubt = _doubt(self, seeds, {self.arm: ours, self.over: theirs}, ratio)
+        verdict = _side(high <= self.at_most, low > self.at_most, doubt)
         return Outcome(
             f"{self.arm} costs at most {self.at_most:g} times the {self.metric} of {self.over}",
             verdict,
@@ -223,18 +271,28 @@ class Costs:
             estimate=estimate,
             low=low,
             high=high,
-            confidence=CONFIDENCE,
+            confidence=confidence,
             seeds=seeds,
             points=tuple(np.exp(ratio).tolist()),
             bounds=(self.at_most,),
-            reason=_reason(
-                seeds, f"95% interval of the ratio [{low:.3g}, {high:.3g}], wanted at most {self.at_most:g}"
-            ),
-            needed=seeds_needed(ratio - math.log(self.at_most)) if verdict == "not shown" else None,
+            reason=doubt or f"{_span('ratio', low, high, confidence)}, wanted at most {self.at_most:g}",
+            needed=seeds_needed(ratio - math.log(self.at_most)) if verdict == "not shown" and not doubt else None,
         )
 
 
-def t_interval(sample: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def alpha(looks: int) -> float:
+    """The error that a verdict may make when ``looks`` verdicts over some of its seeds were seen before.
+
+    The first look spends 5%. All later ones share one percent more, each half of what is left, so that however often a
+    run is widened and looked at again, at most 6% of the runs without an effect end in a verdict for one.
+
+    >>> alpha(0), alpha(1), alpha(2)
+    (0.05, 0.005, 0.0025)
+    """
+    return ALPHA if looks == 0 else LATER / 2**looks
+
+
+def t_interval(sample: np.ndarray, confidence: float = 1 - ALPHA) -> tuple[float, float, float]:
     """Mean of ``sample`` (n,) with its Student-t interval; with fewer than two values the interval is the whole line.
 
     >>> t_interval(np.array([1.0, 2.0, 3.0]))
@@ -251,7 +309,7 @@ def t_interval(sample: np.ndarray, confidence: float = CONFIDENCE) -> tuple[floa
 
 
 def seeds_needed(sample: np.ndarray, power: float = POWER, most: int = 10_000) -> int | None:
-    """Seeds with which a paired t test shows an effect as large as the sample's, with the given power.
+    """Seeds with which a paired t test shows an effect as large as the sample's, in its direction, with that power.
 
     None when nothing can be said: fewer than two values, no effect, no spread, or more than ``most``.
 
@@ -265,28 +323,30 @@ def seeds_needed(sample: np.ndarray, power: float = POWER, most: int = 10_000) -
         return None
 
     def enough(n: int) -> bool:
-        threshold = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+        threshold = scipy.stats.t.ppf(1 - ALPHA / 2, n - 1)
         reached = scipy.stats.nct.sf(threshold, n - 1, abs(mean) / spread * math.sqrt(n))
         return not reached < power  # SciPy gives NaN where the power is 1 to the last digit
 
     return _smallest(enough, most)
 
 
-def _equivalence_seeds(difference: np.ndarray, room: float, most: int = 10_000) -> int | None:
-    if len(difference) < 2:
-        return None
+def _equivalence_seeds(difference: np.ndarray, margin: float, most: int = 10_000) -> int | None:
+    """Seeds that show the difference inside of the margin, or outside, wherever the mean lies."""
+    size = abs(float(difference.mean()))
+    if size >= margin:
+        return seeds_needed(np.sign(difference.mean()) * difference - margin)
     spread = float(difference.std(ddof=1))
 
     def enough(n: int) -> bool:
         t = scipy.stats.t(n - 1)
-        return float(t.ppf(CONFIDENCE) + t.ppf((1 + POWER) / 2)) * spread / math.sqrt(n) <= room
+        return float(t.ppf(1 - ALPHA) + t.ppf((1 + POWER) / 2)) * spread / math.sqrt(n) <= margin - size
 
     return _smallest(enough, most)
 
 
 def _smallest(enough: Callable[[int], bool], most: int) -> int | None:
-    """The smallest n from 2 to ``most`` that is enough, where every larger one is enough too."""
-    n = 2 + bisect.bisect_left(range(2, most + 1), True, key=enough)
+    """The smallest n from `FEWEST` to ``most`` that is enough, where every larger one is enough too."""
+    n = FEWEST + bisect.bisect_left(range(FEWEST, most + 1), True, key=enough)
     return n if n <= most else None
 
 
@@ -296,11 +356,53 @@ def _paired(results: Measured, metric: str, arm: str, other: str) -> tuple[tuple
     return seeds, np.array([ours[s] for s in seeds], dtype=float), np.array([theirs[s] for s in seeds], dtype=float)
 
 
-def _side(right: bool, wrong: bool) -> Verdict:
-    return "held" if right else "refuted" if wrong else "not shown"
+def _single(results: Measured, metric: str, arm: str) -> tuple[tuple[int, ...], np.ndarray]:
+    found = results.values(metric, arm)
+    seeds = tuple(sorted(found))
+    return seeds, np.array([found[seed] for seed in seeds], dtype=float)
 
 
-def _reason(seeds: tuple[int, ...], text: str) -> str:
-    if len(seeds) < 2:
-        return f"an interval needs two seeds with both arms finished, got {len(seeds)}"
-    return text
+def _log(values: np.ndarray) -> np.ndarray:
+    """NaN where there is no logarithm, and so no ratio."""
+    return np.log(values, where=values > 0, out=np.full_like(values, np.nan))
+
+
+def _doubt(check: Check, seeds: tuple[int, ...], arms: Mapping[str, np.ndarray], sample: np.ndarray) -> str | None:
+    """Why the sample says nothing about chance, if it does not: too few seeds, a number that is none, no spread."""
+    for arm, values in arms.items():
+        for seed, value, point in zip(seeds, values, sample, strict=True):
+            if not math.isfinite(value) or (not math.isfinite(point) and value <= 0):
+                return f"{check.metric} of {arm} is {value:g} on seed {seed}"
+    if few := _few(seeds):
+        return few
+    if np.ptp(sample) <= 8 * np.finfo(float).eps * max(np.abs(values).max() for values in arms.values()):
+        return f"every seed gives the same, {sample[0]:.4g}, which leaves nothing to judge chance by"
+    return None
+
+
+def _few(seeds: tuple[int, ...]) -> str | None:
+    if len(seeds) >= FEWEST:
+        return None
+    return f"a verdict needs {FEWEST} seeds on which its arms have finished, got {len(seeds)}"
+
+
+def _want_bound(at_most: float | None, at_least: float | None) -> None:
+    if at_most is None and at_least is None:
+        raise ValueError("at_most or at_least must be given, got neither")
+
+
+def _bounds(at_most: float | None, at_least: float | None) -> tuple[float, float, tuple[float, ...], str]:
+    """The floor, the ceiling, those of the two that there are, and both in words."""
+    given = {"at least": at_least, "at most": at_most}
+    named = " and ".join(f"{name} {bound:g}" for name, bound in given.items() if bound is not None)
+    floor = -math.inf if at_least is None else at_least
+    ceiling = math.inf if at_most is None else at_most
+    return floor, ceiling, tuple(bound for bound in given.values() if bound is not None), named
+
+
+def _side(right: bool, wrong: bool, doubt: str | None) -> Verdict:
+    return "not shown" if doubt else "held" if right else "refuted" if wrong else "not shown"
+
+
+def _span(what: str, low: float, high: float, confidence: float) -> str:
+    return f"{100 * confidence:.5g}% interval of the {what} [{low:.4g}, {high:.4g}]"

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from throughline.errors import ThroughlineError
 
-__all__ = ["Device", "check_device", "override", "restore"]
+__all__ = ["Device", "check_device", "check_unchanged", "override", "restore"]
 
 
 def _is_device(name: str) -> str:
@@ -86,6 +86,17 @@ def check_device(config: Any) -> None:
         raise ThroughlineError(
             f"device={name}: this machine has no such device that torch can use; --set device=cpu"
         ) from None
+
+
+def check_unchanged(config: Any) -> None:
+    """Refuse the user's data, if the config has some, when its content is no more what the run was started with.
+
+    Raises:
+        DataError: naming the file or folder.
+    """
+    source = getattr(config, "data", None)
+    if source is not None:
+        source.check_unchanged()
 
 
 def _says(error: Any) -> str:

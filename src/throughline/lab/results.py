@@ -1,19 +1,20 @@
 """What came out of a run: metrics, curves and arrays by arm and seed, and the verdict over them."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from throughline.errors import ThroughlineError
-from throughline.lab.checks import Outcome
+from throughline.lab.checks import Outcome, alpha
 from throughline.lab.claim import Claim, find_claim
 from throughline.lab.config import restore
 from throughline.lab.store import Run, Unit
 
 __all__ = ["Judgement", "Results", "judge", "load_results", "stored_config", "summary"]
 
+JUDGED = ("held", "refuted", "not shown")
 MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside the claim's own metrics
 
 
@@ -41,6 +42,13 @@ class Results:
                 self.records[unit] = record
         self.missing = tuple(missing)
         self.failed = tuple(unit for unit in missing if run.file(unit, "txt").exists())
+
+    @property
+    def looks(self) -> int:
+        """How many verdicts over some of these seeds, and not over just these, were seen before."""
+        ours = set(self.seeds)
+        others = {frozenset(look["seeds"]) for look in self.run.manifest.get("looks", []) if look["verdict"] in JUDGED}
+        return sum(bool(seeds & ours) and seeds != ours for seeds in others)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -101,22 +109,25 @@ def judge(results: Results) -> Judgement:
     outcomes = tuple(check.judge(results) for check in checks)
     needed = {arm for check in results.claim.checks for arm in check.arms}
     absent = [unit for unit in results.missing if unit.arm in needed]
-    if results.missing:
-        names = ", ".join(unit.name for unit in (absent or results.missing)[:4])
-        more = f" and {len(results.missing) - 4} more" if len(results.missing) > 4 else ""
-        many = f"{len(results.missing)} units have" if len(results.missing) > 1 else "one unit has"
-        return Judgement("incomplete", f"{many} no result ({names}{more})", outcomes)
+    if absent:
+        many = f"{len(absent)} units have" if len(absent) > 1 else "one unit has"
+        return Judgement("incomplete", f"{many} no result ({_names(absent)})", outcomes)
     if needed - set(results.arms):
         left_out = ", ".join(sorted(needed - set(results.arms)))
         return Judgement("incomplete", f"arms that the checks need were left out: {left_out}", outcomes)
     if results.scale == "smoke":
         return Judgement("no verdict", "smoke scale shows that the code runs, and nothing about the claim", outcomes)
     verdicts = [outcome.verdict for outcome in outcomes]
-    if "refuted" in verdicts:
-        return Judgement("refuted", _count(verdicts, "refuted"), outcomes)
-    if "not shown" in verdicts:
-        return Judgement("not shown", _count(verdicts, "not shown"), outcomes)
-    return Judgement("held", f"every one of {len(verdicts)} checks held", outcomes)
+    verdict = next((kind for kind in ("refuted", "not shown") if kind in verdicts), "held")
+    why = f"{verdicts.count(verdict)} of {len(verdicts)} checks: {verdict}"
+    if verdict == "held":
+        why = f"every one of {len(verdicts)} checks held"
+    if results.looks:
+        level = f"{100 * (1 - alpha(results.looks)):.5g}%"
+        why += f"; its seeds were chosen after a look at some of them, so {level} takes the place of 95%"
+    if results.missing:  # context arms
+        why += f"; beside it, no result of {_names(results.missing)}"
+    return Judgement(verdict, why, outcomes)
 
 
 def stored_config(claim: Claim, manifest: Mapping[str, Any]) -> Any:
@@ -150,6 +161,7 @@ def summary(results: Results, judgement: Judgement) -> dict[str, Any]:
         "arms": list(results.arms),
         "context": [arm for arm in results.arms if arm in results.claim.context],
         "seeds": list(results.seeds),
+        "looks": results.looks,
         "metrics": {m: _by_arm(results, m) for m in results.metrics},
         "measured": {m: _by_arm(results, m) for m in MEASURED},
         "failed": [unit.name for unit in results.failed],
@@ -177,6 +189,6 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None  # JSON has no infinity
 
 
-def _count(verdicts: Iterable[str], which: str) -> str:
-    verdicts = list(verdicts)
-    return f"{verdicts.count(which)} of {len(verdicts)} checks: {which}"
+def _names(units: Sequence[Unit]) -> str:
+    more = f" and {len(units) - 4} more" if len(units) > 4 else ""
+    return ", ".join(unit.name for unit in units[:4]) + more

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
-from throughline.lab.store import Run, Unit, code_version, new_run, write_atomically
+from throughline.lab.store import Run, Unit, age, code_version, new_run, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
 __all__ = ["Event", "SetAside", "Started", "command_line", "cores", "execute", "open_run", "pending", "plan"]
@@ -78,16 +78,19 @@ def open_run(
 ) -> tuple[Run, bool]:
     """The folder to work in, and whether it is an earlier run that goes on.
 
-    ``resume=None`` goes on with the newest unfinished run of the same key, True also widens a finished one (more seeds
-    or arms), False always starts afresh.
+    The newest run of the same key goes on if something of it is left (with ``resume=True`` in any case), and takes this
+    request in place of its own; with ``resume=False`` none does.
     """
     if resume is not False:
-        for path in sorted((root / manifest["paper"]).glob("*/run.json"), reverse=True):
+        for path in sorted((root / manifest["paper"]).glob("*/run.json"), key=lambda p: age(p.parent), reverse=True):
             try:
                 run = Run(path.parent)
-                if run.manifest["key"] == manifest["key"] and (resume or run.unfinished()) and not _busy(run):
-                    run.ask(tuple(manifest["arms"]), tuple(manifest["seeds"]), manifest["command"])
-                    return run, True
+                if run.manifest["key"] != manifest["key"] or _busy(run):
+                    continue
+                if not (resume or run.goes_on()):
+                    break
+                run.ask(manifest)
+                return run, True
             except ThroughlineError as error:
                 warn(f"{error}; ignored")
             except OSError as error:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 import throughline
 from throughline.errors import ThroughlineError
 
-__all__ = ["Run", "Unit", "code_version", "find_run", "new_run", "read_json", "unit_key", "write_atomically"]
+__all__ = ["Run", "Unit", "age", "code_version", "find_run", "new_run", "read_json", "unit_key", "write_atomically"]
 
 
 LAST_SEED = 2**32 - 1  # NumPy's generators take no larger one
@@ -44,13 +44,27 @@ class Unit(NamedTuple):
         return f"{self.arm}-{self.seed}"
 
 
-class Manifest(BaseModel):
+class Asked(BaseModel):
+    """The units that a request wants: every arm on every seed."""
+
+    arms: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+
+class Look(BaseModel):
+    """A verdict that somebody has seen, and the seeds that it rests on."""
+
+    verdict: str
+    seeds: list[Seed]
+
+
+class Manifest(Asked):
     """A run.json: what was asked, all that the numbers depend on (hashed in ``key``), and the facts around them."""
 
     paper: str
     scale: str
-    arms: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    earlier: list[Asked] = []  # requests before this one
+    looks: list[Look] = []
     config: dict[str, Any]
     threads: PositiveInt
     key: str
@@ -96,8 +110,8 @@ class Run:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """Every unit that was asked for, seed by seed so that pairs complete early."""
-        return tuple(Unit(arm, seed) for seed in self.manifest["seeds"] for arm in self.manifest["arms"])
+        """Every unit that is asked for, seed by seed so that pairs complete early."""
+        return _units(self.manifest)
 
     def file(self, unit: Unit, suffix: str) -> Path:
         return self.folder / "units" / f"{unit.name}.{suffix}"
@@ -151,16 +165,30 @@ class Run:
         """The units without a stored result."""
         return tuple(unit for unit in self.units if not self.file(unit, "json").exists())
 
-    def ask(self, arms: tuple[str, ...], seeds: tuple[int, ...], command: str) -> None:
-        """Widen what the run was asked for; nothing that it has is dropped, and its command repeats all of it."""
-        before = self.units
-        for key, wanted in (("arms", arms), ("seeds", seeds)):
-            self.manifest[key] = [*self.manifest[key], *(v for v in wanted if v not in self.manifest[key])]
-        if set(self.units) == {Unit(arm, seed) for arm in arms for seed in seeds}:
-            self.manifest["command"] = command
-        elif set(self.units) > set(before):  # neither command asks for everything
-            self.manifest["command"] = f"throughline run --like {self.folder / 'run.json'}"
-        write_atomically(self.folder / "run.json", _dump(self.manifest))
+    def goes_on(self) -> bool:
+        """Whether something is left of this or an earlier request, were it only the report."""
+        asked = [self.manifest, *self.manifest.get("earlier", [])]
+        left = any(not self.file(unit, "json").exists() for request in asked for unit in _units(request))
+        return left or self.manifest["seeds"] not in [look["seeds"] for look in self.manifest.get("looks", [])]
+
+    def ask(self, manifest: Mapping[str, Any]) -> None:
+        """Take the request of another manifest of the same key; nothing that the run has is dropped."""
+        asked = [{key: found[key] for key in ("arms", "seeds")} for found in (self.manifest, manifest)]
+        earlier = [request for request in (*self.manifest.get("earlier", []), asked[0]) if request != asked[1]]
+        wanted = {key: manifest[key] for key in ("arms", "seeds", "config", "command")}  # data may have moved
+        self._keep({**self.manifest, **wanted, "earlier": [r for i, r in enumerate(earlier) if r not in earlier[:i]]})
+
+    def seen(self, verdict: str) -> None:
+        """Note that somebody has seen a verdict over the seeds that are asked for."""
+        look = {"verdict": verdict, "seeds": self.manifest["seeds"]}
+        looks = self.manifest.get("looks", [])
+        if look not in looks:
+            self._keep({**self.manifest, "looks": [*looks, look]})
+
+    def _keep(self, manifest: dict[str, Any]) -> None:
+        if manifest != self.manifest:
+            write_atomically(self.folder / "run.json", _dump(manifest))
+            self.manifest = manifest
 
 
 def new_run(root: Path, manifest: Mapping[str, Any]) -> Run:
@@ -193,7 +221,7 @@ def find_run(root: Path, name: str | None = None, paper: str | None = None) -> R
     """The run called ``name``: a folder, an id or its beginning, a paper's newest; without a name the newest of all."""
     if name and (Path(name) / "run.json").is_file():
         return Run(Path(name))
-    folders = sorted((p.parent for p in root.glob("*/*/run.json")), key=lambda p: (p.name, p.parent.name))
+    folders = sorted((p.parent for p in root.glob("*/*/run.json")), key=age)
     if paper:
         folders = [p for p in folders if p.parent.name == paper]
     if name:
@@ -202,6 +230,16 @@ def find_run(root: Path, name: str | None = None, paper: str | None = None) -> R
         what = f"no run {name!r}" if name else "no run"
         raise ThroughlineError(f"{what} under {root}; give a run's folder or id, or make one with `throughline run`")
     return Run(folders[-1])
+
+
+def age(folder: Path) -> tuple[str, int, str]:
+    """The order in which runs were made, by their folders' names; within one second the count at the end tells."""
+    day, time, _, count = [*folder.name.split("-"), "", "", ""][:4]
+    return f"{day}-{time}", int(count) if count.isdigit() else 0, folder.parent.name
+
+
+def _units(asked: Mapping[str, Any]) -> tuple[Unit, ...]:
+    return tuple(Unit(arm, seed) for seed in asked["seeds"] for arm in asked["arms"])
 
 
 def unit_key(manifest: Mapping[str, Any], unit: Unit) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
-from throughline.lab.config import restore
+from throughline.lab.config import check_unchanged, restore
 from throughline.lab.store import Run, Unit, code_version, write_atomically
 
 __all__ = ["Failed", "Finished", "Progress", "run_unit"]
@@ -88,10 +88,12 @@ def run_unit(claim: Claim, folder: Path, unit: Unit, threads: int, pipe: Connect
         _speak_into(run.file(unit, "log"))
         _seed(unit.seed, threads)
         config = restore(type(claim.scales[run.manifest["scale"]]), run.manifest["config"])
+        check_unchanged(config)
         log = Recorder(unit, pipe)
         started, clock = datetime.now(UTC), time.perf_counter()
         metrics = {name: float(value) for name, value in claim.run(unit.arm, config, unit.seed, log).items()}
         seconds = time.perf_counter() - clock
+        check_unchanged(config)
         record = {
             "metrics": metrics,
             "measured": {"seconds": seconds, "peak_mb": _peak_mb()},

@@ -127,7 +127,7 @@ def _means(results: Results, metric: str) -> dict[str, tuple[float, float, int]]
 
 def _effect(outcome: Outcome) -> str:
     interval = f"[{number(outcome.low)}, {number(outcome.high)}]"
-    kind = "range over the seeds" if outcome.confidence == 1 else f"{outcome.confidence:.0%} interval"
+    kind = "range over the seeds" if outcome.confidence == 1 else f"{100 * outcome.confidence:.5g} % interval"
     if not math.isfinite(outcome.low) or not math.isfinite(outcome.high):
         return f"{number(outcome.estimate)} (no interval from {len(outcome.seeds)} seeds)"
     return f"{number(outcome.estimate)}, {kind} {interval}, {len(outcome.seeds)} seeds"
