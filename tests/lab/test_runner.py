@@ -19,12 +19,13 @@ import pytest
 import torch
 from tests.lab.toys import Config, Toy
 
+from throughline.data import Source
 from throughline.errors import ThroughlineError
-from throughline.lab import judge, runner
+from throughline.lab import Log, judge, runner
 from throughline.lab import unit as unit_module
 from throughline.lab.results import Results, summary
 from throughline.lab.runner import Event, SetAside, execute, open_run, pending, plan
-from throughline.lab.store import Run, Unit, code_version, find_run, unit_key, write_atomically
+from throughline.lab.store import Run, Unit, age, code_version, find_run, unit_key, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
 ARMS = ("plain", "shifted")
@@ -85,8 +86,8 @@ def test_a_run_gives_metrics_curves_arrays_and_measurements(finished: tuple[Resu
 
 def test_arms_are_paired_and_the_process_is_seeded(finished: tuple[Results, list[Event]]) -> None:
     results, _ = finished
-    _, shifted, plain = results.paired("mean", "shifted", "plain")
-    np.testing.assert_allclose(shifted - plain, 0.5, rtol=1e-6)  # the same draw in both arms
+    _, shifted, plain = results.paired("spread", "shifted", "plain")
+    np.testing.assert_array_equal(shifted, plain)  # the same draw in both arms
     assert results.values("drawn", "plain") == results.values("drawn", "shifted")
     assert len(set(results.values("drawn", "plain").values())) == 2
     assert set(results.values("threads", "plain").values()) == {1.0}
@@ -154,22 +155,126 @@ def test_resuming_computes_only_what_is_missing(tmp_path: Path) -> None:
     assert second.values("mean", "plain") == {0: 0.0, 1: 1.0}  # what was stored, not what the toy would compute
 
 
+def asked(folder: Run) -> list[str]:
+    return [unit.name for unit in folder.units]
+
+
 def test_a_finished_run_is_not_resumed_unless_asked(tmp_path: Path) -> None:
     first = stored(tmp_path, Config(), seeds=(0,))
-    assert start(tmp_path, Config(), seeds=(0,))[0].folder != first.folder
+    first.seen("held")
+    second = stored(tmp_path, Config(), seeds=(0,))
+    assert second.folder != first.folder
     again, resumed = start(tmp_path, Config(), seeds=(0, 3), resume=True)
     assert resumed
+    assert again.folder == second.folder  # the newest
     assert again.manifest["seeds"] == [0, 3]
     assert again.manifest["command"] == "throughline run groco --seeds 0,3"
 
 
-def test_the_command_of_a_widened_run_repeats_all_of_it(tmp_path: Path) -> None:
-    start(tmp_path, Config(), seeds=(0, 1))
-    narrower, _ = start(tmp_path, Config(), seeds=(1,))
-    assert narrower.manifest["command"] == "throughline run groco --seeds 0,1"
-    other, _ = start(tmp_path, Config(), seeds=(5,))
-    assert other.manifest["seeds"] == [0, 1, 5]
-    assert other.manifest["command"] == f"throughline run --like {other.folder}/run.json"
+def test_a_request_is_for_what_it_says_and_no_more(tmp_path: Path) -> None:
+    """Fewer or other seeds or arms of a run that broke off: just these are computed and judged, and nothing is lost."""
+    first, _ = start(tmp_path, Config(), seeds=(0, 1))
+    for seeds, arms in (((1,), ARMS), ((5, 1), ARMS), ((0,), ("plain",))):
+        other, resumed = start(tmp_path, Config(), seeds=seeds, arms=arms)
+        assert (other.folder, resumed) == (first.folder, True)
+        assert asked(other) == [f"{arm}-{seed}" for seed in seeds for arm in arms]
+        assert other.manifest["command"] == f"throughline run groco --seeds {','.join(map(str, seeds))}"
+        assert Results(Toy(), other, Config()).seeds == tuple(sorted(seeds))
+    for unit in other.units:  # the last request is finished and reported; of the others something is left
+        other.write(unit, {"metrics": {"mean": 1.0}, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    other.seen("incomplete")
+    back, resumed = start(tmp_path, Config(), seeds=(0, 1))
+    assert (back.folder, resumed) == (first.folder, True)
+    assert [unit.name for unit in back.unfinished()] == ["shifted-0", "plain-1", "shifted-1"]
+
+
+def test_a_unit_that_failed_once_spoils_no_request_without_it(tmp_path: Path) -> None:
+    run(tmp_path, Config(note="raise"), seeds=(0, 1))  # plain-1 fails
+    results, _ = run(tmp_path, Config(note="raise"), seeds=(0, 2, 3), resume=True)
+    assert results.missing == results.failed == ()
+    assert judge(results).verdict == "held"
+    whole, _ = run(tmp_path, Config(note="raise"), seeds=(0, 1), resume=True)
+    assert judge(whole).why == "one unit has no result (plain-1)"
+
+
+def test_a_run_without_its_report_only_writes_that(tmp_path: Path) -> None:
+    folder = stored(tmp_path, Config())
+    again, resumed = start(tmp_path, Config())
+    assert (again.folder, resumed, again.unfinished()) == (folder.folder, True, ())
+    again.seen("held")
+    assert start(tmp_path, Config())[0].folder != folder.folder
+
+
+def test_the_next_command_goes_on_from_a_fresh_run(tmp_path: Path) -> None:
+    older, _ = start(tmp_path, Config())  # left unfinished
+    fresh, _ = start(tmp_path, Config(), resume=False)
+    assert start(tmp_path, Config())[0].folder == fresh.folder
+    for unit in fresh.units:
+        fresh.write(unit, {"metrics": {"mean": 1.0}, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    fresh.seen("held")
+    assert start(tmp_path, Config())[0].folder not in (older.folder, fresh.folder)
+
+
+def test_runs_of_one_second_are_ordered_by_their_count(tmp_path: Path) -> None:
+    names = ["20260301-101500-3fa2c1", *(f"20260301-101500-3fa2c1-{k}" for k in (1, 2, 9, 10)), "20260301-101501-0000aa"]
+    assert sorted((tmp_path / name for name in reversed(names)), key=age) == [tmp_path / name for name in names]
+
+
+def test_looks_at_some_of_the_seeds_count(tmp_path: Path) -> None:
+    """What was seen of other seeds, or of just these, is no look; nor is a report without a verdict."""
+    folder = stored(tmp_path, Config(), seeds=(0, 1, 2))
+    folder.seen("not shown")
+    folder.seen("not shown")
+    assert Results(Toy(), folder, Config()).looks == 0
+    for seeds, looks in (((0, 1, 2, 3), 1), ((0, 1), 1), ((5, 6), 0), ((2, 7), 1)):
+        wider, _ = start(tmp_path, Config(), seeds=seeds, resume=True)
+        assert Results(Toy(), wider, Config()).looks == looks
+    wider.seen("incomplete")
+    both, _ = start(tmp_path, Config(), seeds=(0, 1, 2, 3, 7), resume=True)
+    assert Results(Toy(), both, Config()).looks == 1
+    both.seen("held")
+    again, _ = start(tmp_path, Config(), seeds=(0, 1, 2, 3, 7, 8), resume=True)
+    assert Results(Toy(), again, Config()).looks == 2
+    for unit in again.unfinished():
+        values = {"mean": unit.seed + (unit.arm == "shifted") * (1 + unit.seed % 2 / 64), "spread": 1.0}
+        again.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    assert "its seeds were chosen after a look at some of them, so 99.75% takes the place of 95%" in (
+        judge(Results(Toy(), again, Config())).why
+    )
+
+
+def test_a_run_goes_on_where_its_data_lies_now(tmp_path: Path) -> None:
+    def config(path: Path) -> Config:
+        return Config(data=Source.of(path, "label"))
+
+    (tmp_path / "d.csv").write_text("a,b,label\n1,2,0\n2,3,1\n")
+    first, _ = start(tmp_path, config(tmp_path / "d.csv"))
+    moved = (tmp_path / "d.csv").rename(tmp_path / "e.csv")
+    again, resumed = start(tmp_path, config(moved))
+    assert (again.folder, resumed) == (first.folder, True)
+    assert Run(again.folder).manifest["config"]["data"]["path"] == str(moved)
+
+
+def test_data_that_changes_during_a_run_fails_its_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, during or after: no result of one content is stored under the digest of another."""
+    path = tmp_path / "d.csv"
+    path.write_text("a,b,label\n1,2,0\n2,3,1\n")
+    folder, _ = start(tmp_path, Config(data=Source.of(path, "label")))
+    assert isinstance(unit_here(monkeypatch, folder, folder.units[0])[-1], Finished)
+    compute = Toy.run
+
+    def overwriting(self: Toy, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        path.write_text("a,b,label\n9,9,0\n2,3,1\n")
+        return compute(self, arm, config, seed, log)
+
+    monkeypatch.setattr(Toy, "run", overwriting)
+    said = [unit_here(monkeypatch, folder, unit)[-1] for unit in folder.units[1:3]]
+    path.unlink()
+    said.append(unit_here(monkeypatch, folder, folder.units[3])[-1])
+    for word, wanted in zip(said, ["its content is not what", "its content is not what", "no such file"], strict=True):
+        assert isinstance(word, Failed)
+        assert wanted in word.reason
+    assert [unit.name for unit in folder.units if folder.record(unit)] == ["plain-0"]
 
 
 def test_another_configuration_is_another_run(tmp_path: Path) -> None:
@@ -430,22 +535,33 @@ def judged(folder: Run) -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("gains", "spread", "verdict"),
     [
-        ((1.0, 1.1), 1.0, ("held", 0)),
-        ((1.0, 1.1), 11.0, ("refuted", 1)),
-        ((1.0, -1.0), 1.0, ("not shown", 1)),
-        ((1.0, -1.0), 11.0, ("refuted", 1)),  # which outranks what is not shown
+        ((1.0, 1.1, 0.9), 1.0, ("held", 0)),
+        ((1.0, 1.1, 0.9), 11.0, ("refuted", 1)),
+        ((1.0, -1.0, 0.5), 1.0, ("not shown", 1)),
+        ((1.0, -1.0, 0.5), 11.0, ("refuted", 1)),  # which outranks what is not shown
     ],
 )
 def test_the_verdict_is_that_of_the_weakest_check(
-    tmp_path: Path, gains: tuple[float, float], spread: float, verdict: tuple[str, int]
+    tmp_path: Path, gains: tuple[float, ...], spread: float, verdict: tuple[str, int]
 ) -> None:
-    folder, _ = start(tmp_path, Config())
+    folder, _ = start(tmp_path, Config(), seeds=(0, 1, 2))
     for unit in folder.units:
         values = {"mean": gains[unit.seed] * (unit.arm == "shifted"), "spread": spread}
         folder.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
     assert judged(folder) == verdict
     folder.file(Unit("plain", 0), "json").unlink()
     assert judged(folder) == ("incomplete", 3)
+
+
+def test_a_context_arm_that_fails_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    folder, _ = start(tmp_path, Config(), seeds=(0, 1, 2), arms=(*ARMS, "wild"))
+    for unit in folder.units:
+        if unit != Unit("wild", 1):
+            values = {"mean": (unit.arm == "shifted") * (1 + unit.seed / 8), "spread": 1.0}
+            folder.write(unit, {"metrics": values, "measured": {"seconds": 1.0, "peak_mb": 1.0}, "curves": {}}, {})
+    judgement = judge(Results(Toy(), folder, Config()))
+    assert (judgement.verdict, judgement.exit_code) == ("held", 0)
+    assert judgement.why == "every one of 2 checks held; beside it, no result of wild-1"
 
 
 def test_what_the_lab_measures_is_kept_apart(tmp_path: Path) -> None:

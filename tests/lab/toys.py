@@ -61,8 +61,9 @@ class Toy(Claim):
             log(step, of=config.steps, loss=x.std() / (step + 1), accuracy=step / config.steps)
         log.keep(x=x, grid=np.eye(2))
         drawn = random.random() + np.random.rand()  # noqa: NPY002 - the seeding of the global generators is what is tested
+        shift = config.shift + 0.01 * torch.randn(()).item() if arm == "shifted" else 0.0
         return {
-            "mean": x.mean().item() + (config.shift if arm == "shifted" else 0.0),
+            "mean": x.mean().item() + shift,
             "spread": x.std().item(),
             "drawn": drawn,
             "threads": float(torch.get_num_threads()),

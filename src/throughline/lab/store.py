@@ -58,11 +58,13 @@ class Look(BaseModel):
     seeds: list[Seed]
 
 
-class Manifest(Asked):
-    """A run.json: what was asked, all that the numbers depend on (hashed in ``key``), and the facts around them."""
+class Manifest(BaseModel):
+    """A run.json: what is asked, all that the numbers depend on (hashed in ``key``), and the facts around them."""
 
     paper: str
     scale: str
+    arms: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     earlier: list[Asked] = []  # requests before this one
     looks: list[Look] = []
     config: dict[str, Any]
