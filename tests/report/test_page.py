@@ -1,8 +1,10 @@
 """Reports: self-contained, in the page's colours, honest about what is missing."""
 
 import dataclasses
+import json
 import math
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -185,3 +187,63 @@ def test_wide_ranges_are_drawn_on_a_logarithmic_axis(points: tuple[float, ...], 
     assert axis.get_xscale() == scale
     ratio = dataclasses.replace(outcome, quantity="seconds: a / b", points=(0.9, 1.1, 1.3))
     assert effects((ratio,)).axes[0].get_xscale() == "log"
+
+
+EVIL = "<img src=x onerror=alert(1)>\"'`--></svg></style><script>alert(2)</script>{{ 7 * 7 }}\x00\x1b[31m]]>&amp;\u202e"
+
+
+class Tags(HTMLParser):
+    """The elements and the attributes that a page has."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def poisoned(value: Any) -> Any:
+    """Every text in a JSON value made hostile, keys of dictionaries included."""
+    if isinstance(value, dict):
+        return {f"{key}{EVIL}": poisoned(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [poisoned(inner) for inner in value]
+    return f"{value}{EVIL}" if isinstance(value, str) else value
+
+
+def test_whatever_a_stored_run_holds_is_text(tmp_path: Path) -> None:
+    """Hostile names of metrics, curves, files, versions, machines, commands: no element and no handler comes of them."""
+    found = results(tmp_path)
+    clean = [Tags(write_report(found).read_text(encoding="utf-8"))]
+    clean.append(Tags(write_comparison(found, found, tmp_path / "clean.html").read_text(encoding="utf-8")))
+    manifest = json.loads((found.run.folder / "run.json").read_text())
+    kept = ("paper", "scale", "arms", "seeds", "key", "looks", "earlier")
+    hostile = {name: value if name in kept else poisoned(value) for name, value in manifest.items()}
+    hostile["config"] = {**manifest["config"], "note": EVIL, "data": {"path": EVIL}, EVIL: EVIL}
+    run = Run(found.run.folder)
+    run.manifest = hostile
+    for unit in run.units[:-1]:
+        record = run.record(unit)
+        assert record is not None
+        record["metrics"] |= {EVIL: 1.0}
+        run.write(unit, {**record, "curves": {**record["curves"], EVIL: {"step": [0, 1], "value": [1.0, 2.0]}}}, {})
+    run.file(run.units[-1], "json").unlink()
+    run.file(run.units[-1], "txt").write_text(f"Traceback\nValueError: {EVIL}\n", encoding="utf-8")
+    evil = Results(Toy(), run, Config())
+    assert EVIL in evil.metrics
+    pages = [write_report(evil), write_comparison(evil, evil, tmp_path / "compare.html")]
+    for page, before in zip(pages, clean, strict=True):
+        text = page.read_text(encoding="utf-8")
+        tags = Tags(text)
+        assert tags.tags - before.tags <= {"h2", "ul", "figcaption", "details", "summary", "code", "li", "td", "em"}
+        assert not tags.tags & {"img", "script", "iframe", "object"}
+        assert not {name for name in tags.attributes if name.startswith("on")}
+        assert "&lt;img src=x onerror=alert(1)&gt;" in text
+        assert "49" not in text.split("{{ 7 * 7 }}")[0][-20:]
+        assert "{{ 7 * 7 }}" in text
+    for picture in (evil.run.folder / "figures").glob("*.svg"):
+        ElementTree.fromstring(picture.read_text(encoding="utf-8"))

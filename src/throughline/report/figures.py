@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ from throughline.lab.results import Results
 
 __all__ = ["comparison", "effects", "learning_curves", "svg"]
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 COLORS = {"held": "#2a9d62", "refuted": "#d64545", "not shown": "#c08a1e"}
 
 
@@ -84,7 +86,8 @@ def svg(figure: Figure, name: str) -> str:
         legend.set_frame_on(False)  # a frame brings a ground of its own, white on a dark page
     _take_literally(figure)
     stream = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the reader's own fonts show the text
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
@@ -118,4 +121,5 @@ def _named(name: Callable[..., str], value: float, place: int | None) -> str:
 
 
 def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+    """Half characters and controls, which no SVG may hold, spelt out."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text.encode(errors="backslashreplace").decode())
