@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, log_loss
+from sklearn.metrics import log_loss
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
@@ -23,10 +21,8 @@ from throughline.claims.anyloss.training import (
     LOSSES,
     SCORES,
     Fitted,
-    best_threshold,
     fit_mlp,
     fit_slp,
-    hard_counts,
     histogram,
     measure,
 )
@@ -39,20 +35,6 @@ SMALL = Config(sets=("haberman",), steps=20)
 
 def one(name: str = "haberman", seed: int = 0) -> Split:
     return next(table_splits(tables((name,), "uci", None), 0, seed, torch.float64))
-
-
-@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1)), min_size=1, max_size=12))
-def test_best_threshold_by_trying_all(rows: list[tuple[int, int]]) -> None:
-    z, y = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
-    for score in SCORES.values():
-        tried = [float(score(hard_counts(z, y, edge))) for edge in np.arange(-4, 4) + 0.5]  # every way to cut integers
-        assert float(score(hard_counts(z, y, best_threshold(z, y, score)))) == pytest.approx(max(tried))
-
-
-def test_hard_counts_are_scikit_learns() -> None:
-    z, y = torch.randn(50, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3 == 0
-    tn, fp, fn, tp = confusion_matrix(y, z > 0.2).ravel()
-    assert tuple(hard_counts(z, y, 0.2)) == (tp, fp, fn, tn)
 
 
 def test_only_the_threshold_arm_moves_the_threshold() -> None:

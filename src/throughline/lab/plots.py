@@ -1,4 +1,4 @@
-"""Pictures that several claims draw: paired dots, curves with bands, one colour per arm.
+"""Pictures that several claims draw: paired dots and differences, curves with bands, images, one colour per arm.
 
 Figures are built without pyplot (nothing global), on a transparent ground; the report recolours text and lines for
 light and dark.
@@ -21,8 +21,11 @@ __all__ = [
     "curve_bands",
     "draw_band",
     "draw_bands",
+    "draw_image",
+    "draw_polygon",
     "first_kept",
     "kept_by_arm",
+    "paired_differences",
     "paired_dots",
     "subplots",
 ]
@@ -94,6 +97,26 @@ def paired_dots(
     return figure
 
 
+def paired_differences(results: Results, metric: str, baseline: str) -> "Figure":
+    """How far each arm is above the baseline, seed by seed, with the 95 % interval of the mean difference."""
+    from scipy import stats
+
+    others = [arm for arm in results.arms if arm != baseline]
+    figure, axis = subplots(size=(6.4, 3.2))
+    axis.axhline(0, color="0.5", linewidth=0.8)
+    for place, arm in enumerate(others):
+        _, ours, base = results.paired(metric, arm, baseline)
+        difference, color = ours - base, arm_color(results, arm)
+        axis.plot(np.full(len(difference), place - 0.08), difference, "o", color=color, markersize=4, alpha=0.6)
+        if len(difference) > 1:
+            half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
+            axis.errorbar(place + 0.12, difference.mean(), half, fmt="s", color=color, capsize=4, markersize=5)
+    axis.set_xticks(range(len(others)), [arm.replace("_", " ") for arm in others])
+    axis.set_xlim(-0.5, max(len(others), 1) - 0.5)
+    axis.set_ylabel(f"{metric} above {baseline}".replace("_", " "))
+    return figure
+
+
 def curve_bands(
     results: Results, name: str, arms: Sequence[str] | None = None, *, label: str | None = None, xlabel: str = "step"
 ) -> "Figure":
@@ -127,6 +150,29 @@ def draw_band(
     axis.plot(x, runs.mean(0), style, color=color, label=label, markersize=4)
     if len(runs) > 1:
         axis.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.18, linewidth=0)
+
+
+def draw_image(axis: "Axes", image: np.ndarray, **options: Any) -> None:
+    """An image ``(h, w, c)`` by ``imshow`` and its options: of one channel in shades of grey, else in its colours."""
+    axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, **{"cmap": "gray", **options})
+
+
+def draw_polygon(
+    axis: "Axes",
+    points: np.ndarray,
+    corners: Sequence[int] | np.ndarray,
+    color: str,
+    style: str = "-",
+    *,
+    numbered: bool = True,
+) -> None:
+    """Points ``(n, 2)`` in grey, and the closed polygon through some of them, its corners numbered in their order."""
+    axis.plot(*points.T, "o", color=BASELINE, markersize=3)
+    axis.plot(*points[[*corners, *corners[:1]]].T, color=color, linestyle=style)
+    for place, corner in enumerate(points[corners] if numbered else (), start=1):
+        axis.annotate(str(place), corner, (3, 3), textcoords="offset points", fontsize=7, color=color)
+    bare(axis)
+    axis.set_aspect("equal")
 
 
 def bare(axis: "Axes") -> None:

@@ -1,6 +1,6 @@
 """Data of the AnyLoss claim: imbalanced binary tables split by seed, and one digit of MNIST against the others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from throughline.claims.anyloss.config import Config
+from throughline.claims.shared.binary_tables import REGISTERED, imblearn_tables, registered_table
 from throughline.claims.shared.classes import class_split
-from throughline.claims.shared.datasets import pictures, torchvision_set
-from throughline.data import DataError, Source, Table, binary, read_table, standardize
-from throughline.lab import require
+from throughline.claims.shared.datasets import MNIST_MEAN, MNIST_STD, halves, pictures
+from throughline.data import DataError, Source, binary, standardize
 
-__all__ = ["GENERATED", "UCI", "Split", "Tabular", "digit_splits", "splits", "table_splits", "tables"]
+__all__ = ["GENERATED", "Split", "Tabular", "digit_splits", "splits", "table_splits", "tables"]
 
-Positive = str | int | Callable[[NDArray[Any]], NDArray[Any]]
+GENERATED = "generated"
 
 
 class Tabular(NamedTuple):
@@ -40,22 +40,6 @@ class Split(NamedTuple):
     y_test: Tensor
 
 
-UCI: dict[str, Positive] = {  # file in the registry: the positive class
-    "oil-spill": 1,
-    "phoneme": 1,
-    "haberman": 2,
-    "pima-indians-diabetes": 1,
-    "german": 2,
-    "ecoli": "imU",
-    "glass": 7,
-    "winequality-red": lambda quality: quality <= 4,
-    "abalone": lambda rings: rings >= 15,
-    "ionosphere": "b",
-}
-IDS = {"oil-spill": (0,)}  # columns that only number the rows
-GENERATED = "generated"
-
-
 def splits(model: str, config: Config, seed: int) -> Iterator[Split]:
     """The training and test parts of one seed, the same in all arms."""
     if model == "resnet":
@@ -74,11 +58,11 @@ def tables(names: tuple[str, ...], collection: str, source: Source | None) -> li
         own = binary(table)
         return [Tabular(own.name, own.x, own.y, source, tuple(table.y[own.y == kind][0] for kind in (0, 1)))]
     if collection == "imblearn":
-        return _imblearn(names)
-    known = (*UCI, GENERATED)
+        return [Tabular(table.name, table.x, table.y) for table in imblearn_tables(names)]
+    known = (*REGISTERED, GENERATED)
     if unknown := set(names) - set(known):
         raise DataError(f"sets must be among {', '.join(known)}; got {', '.join(sorted(unknown))}")
-    return [_generated() if name == GENERATED else _uci(name) for name in names or known]
+    return [_generated() if name == GENERATED else _registered(name) for name in names or known]
 
 
 def table_splits(data: list[Tabular], folds: int, seed: int, dtype: torch.dtype) -> Iterator[Split]:
@@ -92,11 +76,10 @@ def table_splits(data: list[Tabular], folds: int, seed: int, dtype: torch.dtype)
 
 def digit_splits(root: str, digits: tuple[int, ...]) -> Iterator[Split]:
     """MNIST as torchvision has it, one digit against the rest; images ``(n, 3, 28, 28)`` by expansion."""
-    train, test = (_mnist(root, train) for train in (True, False))
+    (x, labels), (x_test, test_labels) = map(pictures, halves("MNIST", root))
+    x, x_test = (((part - MNIST_MEAN) / MNIST_STD).expand(-1, 3, -1, -1) for part in (x, x_test))
     for digit in digits:
-        parts = ((images, (labels == digit).float()) for images, labels in (train, test))
-        (x, y), (x_test, y_test) = parts
-        yield Split(f"digit {digit}", x, y, x_test, y_test)
+        yield Split(f"digit {digit}", x, (labels == digit).float(), x_test, (test_labels == digit).float())
 
 
 def _rows(table: Tabular, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -113,11 +96,9 @@ def _rows(table: Tabular, folds: int, seed: int) -> list[tuple[NDArray[np.int64]
     return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(table.x, table.y))
 
 
-def _uci(name: str) -> Tabular:
-    table = read_table(f"tabular/{name}.csv", drop=IDS.get(name, ()))
-    positive = UCI[name]
-    found: Table = binary(table._replace(y=positive(table.y)), True) if callable(positive) else binary(table, positive)
-    return Tabular(name, found.x, found.y)
+def _registered(name: str) -> Tabular:
+    table = registered_table(name)
+    return Tabular(table.name, table.x, table.y)
 
 
 @cache
@@ -136,20 +117,3 @@ def _generated() -> Tabular:
         random_state=0,
     )
     return Tabular(GENERATED, PCA(2).fit_transform(x), y.astype(np.int64))
-
-
-def _imblearn(names: tuple[str, ...]) -> list[Tabular]:
-    datasets = require("imblearn.datasets", extra="paper")
-    try:
-        found = datasets.fetch_datasets(filter_data=names or None)
-    except (OSError, ValueError) as error:  # no network, or no such set
-        raise DataError(f"imblearn.datasets.fetch_datasets: {error}") from None
-    return [
-        Tabular(name, np.asarray(bunch.data, np.float64), (np.asarray(bunch.target) == 1).astype(np.int64))
-        for name, bunch in found.items()
-    ]
-
-
-def _mnist(root: str, train: bool) -> tuple[Tensor, Tensor]:
-    images, labels = pictures(torchvision_set("MNIST", root, train=train, download=True))
-    return ((images - 0.1307) / 0.3081).expand(-1, 3, -1, -1), labels

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from throughline.claims.anyloss.config import Config
 from throughline.claims.anyloss.data import Split
+from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.thresholds import best_threshold, hard_counts
 from throughline.discrete.confusion import Confusion, accuracy, balanced_accuracy, fbeta, gmean, metric_loss
 from throughline.lab import require
 
@@ -19,12 +21,10 @@ __all__ = [
     "LOSSES",
     "SCORES",
     "Fitted",
-    "best_threshold",
     "fit",
     "fit_mlp",
     "fit_resnet",
     "fit_slp",
-    "hard_counts",
     "histogram",
     "measure",
 ]
@@ -101,26 +101,6 @@ def fit_resnet(arm: str, split: Split, *, epochs: int, batch: int = 128) -> Fitt
     return _train(network, arm, split, lr=0.001, epochs=epochs, batch=batch)
 
 
-def hard_counts(z: Tensor, y: Tensor, threshold: float = 0.0) -> Confusion:
-    """The confusion matrix of the decisions z > threshold."""
-    called, y = (z > threshold).double(), y.double()
-    return Confusion(
-        (called * y).sum(), (called * (1 - y)).sum(), ((1 - called) * y).sum(), ((1 - called) * (1 - y)).sum()
-    )
-
-
-def best_threshold(z: Tensor, y: Tensor, score: Callable[[Confusion], Tensor]) -> float:
-    """The threshold with the best score: of all that lie half way between two logits, the first."""
-    order = z.double().sort(descending=True)
-    hits = torch.cat([torch.zeros(1), y.double().cpu()[order.indices.cpu()].cumsum(0)]).double()
-    values = order.values.cpu()
-    called = torch.arange(len(values) + 1).double()
-    scores = score(Confusion(hits, called - hits, hits[-1] - hits, len(values) - hits[-1] - called + hits))
-    edges = torch.cat([values[:1] + 1, (values[:-1] + values[1:]) / 2, values[-1:] - 1])
-    whole = torch.cat([torch.ones(1), values[:-1] > values[1:], torch.ones(1)]).bool()  # equal logits go together
-    return float(edges[torch.where(whole, scores, -torch.inf).argmax()])
-
-
 def measure(arm: str, fitted: Fitted, split: Split) -> list[float]:
     """Every score on the test part, at p > 1/2 or at the threshold that is best for it on the training part."""
     found = []
@@ -146,11 +126,7 @@ def _train(network: nn.Module, arm: str, split: Split, *, lr: float, epochs: int
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         losses.append(float(loss.detach()))
-    network.eval()
-    with torch.no_grad():
-        train, test = (
-            torch.cat([network(x)[:, 0] for x in torch.split(part, 4096)]) for part in (split.x, split.x_test)
-        )
+    train, test = (outputs(network, part, chunk=4096)[:, 0] for part in (split.x, split.x_test))
     return Fitted(train, test, losses)
 
 

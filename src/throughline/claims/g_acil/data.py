@@ -9,7 +9,7 @@ from torch import Tensor
 from throughline.claims.g_acil.config import Config
 from throughline.claims.shared.backbones import ImageFiles, features, headless, labelled_files
 from throughline.claims.shared.classes import class_split, class_table_of
-from throughline.claims.shared.datasets import torchvision_set
+from throughline.claims.shared.datasets import halves
 from throughline.data import DataError, Source, digits, mnist, standardize
 from throughline.errors import ThroughlineError
 from throughline.lab import require
@@ -101,4 +101,4 @@ def _pictures(config: Config) -> tuple[Any, ...]:
         return (ImageFiles(files, transform, labels.tolist()),)
     if config.dataset != "cifar100":
         raise ThroughlineError(f"backbone={config.backbone} goes with dataset=cifar100 or --data, not {config.dataset}")
-    return tuple(torchvision_set("CIFAR100", train=part, transform=transform, download=True) for part in (True, False))
+    return halves("CIFAR100", transform=transform)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, draw_band, first_kept, kept_by_arm, subplots
+from throughline.lab.plots import arm_color, draw_band, draw_image, first_kept, kept_by_arm, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,8 +79,7 @@ def strip(results: Results) -> "Figure | None":
     figure, axes = subplots(len(rows), count, size=(1.2 * count + 1.2, 1.2 * len(rows)), squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=False):
-            picture = np.moveaxis(image, 0, -1).clip(0, 1)
-            axis.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+            draw_image(axis, np.moveaxis(image, 0, -1).clip(0, 1), vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from throughline.claims.lpn.config import Config
 from throughline.claims.lpn.tasks import Pictures
-from throughline.claims.shared.datasets import torchvision_set
+from throughline.claims.shared.datasets import halves, torchvision_set
 
 __all__ = ["pictures"]
 
@@ -18,8 +18,7 @@ def pictures(config: Config, seed: int) -> Pictures:
     """Training images as they are asked for, and those to test on that a seed draws."""
     order = torch.Generator().manual_seed(seed)
     if config.dataset == "mnist":
-        halves = [torchvision_set("MNIST", config.root, train=train, download=True).data for train in (True, False)]
-        train, test = (torch.as_tensor(half)[:, None] for half in halves)
+        train, test = (torch.as_tensor(half.data)[:, None] for half in halves("MNIST", config.root))
         train = train[torch.randperm(len(train), generator=order)[:50_000]]
         test = test[torch.randperm(len(test), generator=order)[:5_000]].float() / 255
         return Pictures(lambda rows: train[rows].float() / 255, len(train), test)

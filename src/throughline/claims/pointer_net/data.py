@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from throughline.claims.pointer_net.config import Config, task_of
-from throughline.claims.shared.planar_batches import are_tours, epochs, fresh, in_unit_square, on_one_line, selected
+from throughline.claims.shared.planar_batches import are_tours, epochs, fresh, in_unit_square, on_one_line, resampled
 from throughline.data import DataError, Source
 from throughline.data.planar import PlanarBatch, label_planar, make_planar
 from throughline.errors import ThroughlineError
@@ -66,9 +66,8 @@ def load(arm: str, config: Config, seed: int) -> Split:
 
 def _own(arm: str, config: Config, source: Source, seed: int) -> Split:
     train, *tests = (PlanarBatch(*(x.to(config.device) for x in part)) for part in _own_parts(arm, source, seed))
-    draw = torch.Generator().manual_seed(seed)
-    rows = iter(lambda: torch.randint(len(train.lengths), (config.batch,), generator=draw).to(config.device), None)
-    return Split(selected(train, rows), tests, (int(train.lengths.min()), int(train.lengths.max())))
+    seen = int(train.lengths.min()), int(train.lengths.max())
+    return Split(resampled(train, config.batch, seed), tests, seen)
 
 
 def _own_parts(arm: str, source: Source, seed: int) -> list[PlanarBatch]:

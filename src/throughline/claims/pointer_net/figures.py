@@ -2,17 +2,15 @@
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from throughline.data.planar import hull_scores
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, bare, curve_bands, draw_band, kept_by_arm, subplots
+from throughline.lab.plots import BASELINE, arm_color, curve_bands, draw_band, draw_polygon, kept_by_arm, subplots
 
 __all__ = ["distribution", "hulls", "losses", "sizes"]
 
 SHOWN = ("pointer", "attention")
-GREY = "#8a8f98"
 PAD = np.array([-0.08, 0.08])  # of the range, around curves and bounds
 
 
@@ -27,27 +25,16 @@ def hulls(results: Results) -> Figure | None:
     figure, axes = subplots(len(points), 1 + len(arms), size=(2.2 * (1 + len(arms)), 2.1 * len(points)), squeeze=False)
     for row, xy in enumerate(points):
         truth = kept[arms[0]]["truth"][row]
-        _polygon(axes[row, 0], xy, truth, GREY)
+        draw_polygon(axes[row, 0], xy, truth[truth >= 0], BASELINE)
         for column, arm in enumerate(arms, start=1):
             found = kept[arm]["found"][row]
-            _polygon(axes[row, column], xy, found, arm_color(results, arm), _is_hull(xy, found, truth))
+            right = _is_hull(xy, found, truth)
+            draw_polygon(axes[row, column], xy, found[found >= 0], arm_color(results, arm), "-" if right else "--")
+            if not right:
+                axes[row, column].set_xlabel("not the hull")
     for axis, title in zip(axes[0], ("hull", *arms), strict=True):
         axis.set_title(title)
     return figure
-
-
-def _polygon(
-    axis: Axes, xy: np.ndarray, sequence: np.ndarray, color: str, right: bool = True, *, numbered: bool = True
-) -> None:
-    around = sequence[sequence >= 0]
-    axis.plot(*xy.T, "o", color=GREY, markersize=3)
-    axis.plot(*xy[[*around, *around[:1]]].T, color=color, linestyle="-" if right else "--")
-    for place, corner in enumerate(xy[around] if numbered else (), start=1):
-        axis.annotate(str(place), corner, (3, 3), textcoords="offset points", fontsize=7, color=color)
-    bare(axis)
-    axis.set_aspect("equal")
-    if not right:
-        axis.set_xlabel("not the hull")
 
 
 def _is_hull(xy: np.ndarray, found: np.ndarray, truth: np.ndarray) -> bool:
@@ -72,14 +59,14 @@ def sizes(results: Results) -> Figure | None:
     for axis, (runs, name, label, arm) in zip(axes[0], panels, strict=True):
         x, (low, high) = runs[0]["sizes"], runs[0]["seen"]
         values = np.stack([run[name] for run in runs if np.array_equal(run["sizes"], x)])
-        axis.axvspan(low - 0.25, high + 0.25, color=GREY, alpha=0.18, linewidth=0)
+        axis.axvspan(low - 0.25, high + 0.25, color=BASELINE, alpha=0.18, linewidth=0)
         draw_band(axis, x, values, arm_color(results, arm), style="o-")
         axis.set(xlabel="points", ylabel=label)
         for check in results.claim.checks:
             bound = getattr(check, "at_least", None) or getattr(check, "at_most", None)
             if bound and check.metric in {f"long_{name}", f"tour_{name}"}:
                 axis.set_ylim(*np.add((min(bound, values.min()), max(bound, values.max())), np.ptp(values) * PAD))
-                axis.axhline(bound, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+                axis.axhline(bound, color=BASELINE, linewidth=0.9, linestyle=(0, (4, 3)))
     return figure
 
 
@@ -92,7 +79,7 @@ def distribution(results: Results) -> Figure | None:
     p, truth = kept["distribution"], kept["truth"][0]
     around = [int(i) for i in truth if i >= 0]
     figure, (left, right) = subplots(1, 2, size=(6.4, 2.9), width_ratios=(2, 3))
-    _polygon(left, kept["points"][0], truth, GREY, numbered=False)
+    draw_polygon(left, kept["points"][0], around, BASELINE, numbered=False)
     for index, corner in enumerate(kept["points"][0]):
         left.annotate(str(index), corner, (-9, -9), textcoords="offset points", fontsize=7)
     picture = right.imshow(p, vmin=0, vmax=1, cmap="viridis", aspect="auto")

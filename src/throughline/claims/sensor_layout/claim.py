@@ -1,7 +1,4 @@
-"""A learned pixel layout against the uniform one ("Differentiable Sensor Layouts for End-to-End Learning of
-Task-Specific Camera Parameters", arXiv 2304.14736): MNIST on 16 pixels by default, the user's image folder, and full
-MNIST, CelebA or Cityscapes at paper scale.
-"""
+"""The sensor-layout claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +9,7 @@ from throughline.claims.sensor_layout.data import Task, check, sensor_size
 from throughline.claims.sensor_layout.training import fit, keep
 from throughline.errors import ThroughlineError
 from throughline.lab import Beats, Claim, Log, Quote, Results
-from throughline.lab.plots import paired_dots
+from throughline.lab.plots import paired_differences, paired_dots
 from throughline.sensing.layout import SensorLayout
 
 if TYPE_CHECKING:
@@ -80,7 +77,9 @@ class LearnedLayout(Claim):
 
         drawn = {
             "Accuracy of every arm; a line joins one seed": paired_dots(results, "accuracy"),
-            "Accuracy above the uniform sensor, seed by seed, with the 95 % interval of the mean": draw.gains(results),
+            "Accuracy above the uniform sensor, seed by seed, with the 95 % interval of the mean": paired_differences(
+                results, "accuracy", "uniform"
+            ),
             "Curvature while it is learned (mean and range over seeds); positive crowds the centre": draw.learning(
                 results
             ),

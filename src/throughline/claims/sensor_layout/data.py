@@ -1,7 +1,6 @@
 """What the sensor-layout claim trains on: images in memory, and the task that they set."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,30 +10,29 @@ from torch.nn import functional as F
 from throughline.claims.sensor_layout.config import Config
 from throughline.claims.sensor_layout.models import convolutional
 from throughline.claims.shared.classes import class_split
-from throughline.claims.shared.datasets import pictures, torchvision_set
-from throughline.data import Images, digits, image_folder, mnist
+from throughline.claims.shared.datasets import MNIST_MEAN, MNIST_STD, halves, pictures
+from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.square_images import square_images
+from throughline.data import Images, digits, mnist
 from throughline.errors import ThroughlineError
 from throughline.sensing.layout import SensorLayout
 
-__all__ = ["SHOWN", "Network", "Task", "check", "load", "sensor_size"]
+__all__ = ["SHOWN", "Task", "check", "load", "sensor_size"]
 
 SENSORS = {"digits": (3, 3), "mnist": (4, 4), "mnist-full": (4, 4), "celeba": (8, 8), "cityscapes": (256, 512)}
 FOLDER_SENSOR = (8, 8)
 CHUNK = 500  # images at once, where no gradient is kept
 SHOWN = 10
 
-Network = nn.Module
-Measure = Callable[[SensorLayout, Network], dict[str, float]]
-
 
 class Task(NamedTuple):
     """A data set split for one seed, and what is trained and measured on it."""
 
-    network: Callable[[], Network]
+    network: Callable[[], nn.Module]
     steps: int  # of an epoch
     batches: Callable[[SensorLayout], Iterator[tuple[Tensor, Tensor]]]  # all epochs: what the sensor reads, and targets
     loss: Callable[[SensorLayout, Tensor, Tensor], Tensor]
-    measure: Measure
+    measure: Callable[[SensorLayout, nn.Module], dict[str, float]]
     scenes: Tensor  # ten test scenes, in [0, 1]
     mean_scene: Tensor
 
@@ -58,9 +56,10 @@ def check(config: Config) -> None:
 
 def _in_memory(config: Config, seed: int) -> tuple[Images, Images]:
     if config.data is not None:
-        images = image_folder(config.data.path, size=_common_side(Path(config.data.path), config.scene))
+        images = square_images(config.data.path, config.scene)
     elif config.dataset == "mnist-full":
-        return tuple(_full_mnist(config, part) for part in (True, False))  # type: ignore[return-value]
+        parts = map(pictures, halves("MNIST", config.root))
+        return tuple(Images(x, y.long(), tuple("0123456789")) for x, y in parts)  # type: ignore[return-value]
     else:
         images = {"digits": digits, "mnist": mnist}[config.dataset]()
     train, test = class_split(
@@ -69,30 +68,11 @@ def _in_memory(config: Config, seed: int) -> tuple[Images, Images]:
     return tuple(Images(images.images[r], images.labels[r], images.classes) for r in (train, test))  # type: ignore[return-value]
 
 
-def _common_side(root: Path, largest: int) -> int:
-    """The side of the square that every image is cut and resized to: nothing is enlarged unless images differ."""
-    from PIL import Image
-
-    sides = []
-    for file in root.glob("*/*"):
-        try:
-            with Image.open(file) as image:
-                sides.append(min(image.size))
-        except OSError:  # not an image, or a broken one: `image_folder` skips the former and names the latter
-            continue
-    return min([largest, *sides])
-
-
-def _full_mnist(config: Config, train: bool) -> Images:
-    images, labels = pictures(torchvision_set("MNIST", config.root, train=train, download=True))
-    return Images(images, labels.long(), tuple("0123456789"))
-
-
 def load(config: Config, seed: int) -> Task:
     """The task of one seed, alike in every arm."""
     train, test = _in_memory(config, seed)
     if config.data is None and config.dataset.startswith("mnist"):
-        mean, deviation = 0.1307, 0.3081  # the authors'
+        mean, deviation = MNIST_MEAN, MNIST_STD  # as the authors have it
     else:
         mean, deviation = train.images.mean().item(), train.images.std().item()
     scenes, mean_scene = test.images[:SHOWN], train.images.mean(0)
@@ -100,22 +80,22 @@ def load(config: Config, seed: int) -> Task:
     y, y_test = (part.labels.to(config.device) for part in (train, test))
     size, channels, classes = sensor_size(config), x.shape[1], len(train.classes)
 
-    def network() -> Network:
+    def network() -> nn.Module:
         pixels = size[0] * size[1] * channels
         linear = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
         return (linear if config.linear else convolutional(channels, size, classes)).to(config.device)
 
     def batches(layout: SensorLayout) -> Iterator[tuple[Tensor, Tensor]]:
         learned = layout.raw.requires_grad
-        readings = x if learned else _read(layout, x)  # a fixed sensor reads every scene once: the same numbers, faster
+        # a fixed sensor reads every scene once: the same numbers, faster
+        readings = x if learned else outputs(layout, x, chunk=CHUNK)
         draw = torch.Generator().manual_seed(seed)
         for _ in range(config.epochs):
             for rows in torch.split(torch.randperm(len(x), generator=draw), config.batch):
                 yield layout(readings[rows]) if learned else readings[rows], y[rows]
 
-    def measure(layout: SensorLayout, net: Network) -> dict[str, float]:
-        with torch.no_grad():
-            found = torch.cat([net(part).argmax(-1) for part in torch.split(_read(layout, x_test), CHUNK)])
+    def measure(layout: SensorLayout, net: nn.Module) -> dict[str, float]:
+        found = outputs(net, outputs(layout, x_test, chunk=CHUNK), chunk=CHUNK).argmax(-1)
         return {"accuracy": (found == y_test).double().mean().item()}
 
     def loss(_: SensorLayout, output: Tensor, target: Tensor) -> Tensor:
@@ -123,8 +103,3 @@ def load(config: Config, seed: int) -> Task:
 
     steps = -(-len(x) // config.batch)
     return Task(network, steps, batches, loss, measure, scenes, mean_scene)
-
-
-@torch.no_grad()
-def _read(layout: SensorLayout, images: Tensor) -> Tensor:
-    return torch.cat([layout(part) for part in torch.split(images, CHUNK)])

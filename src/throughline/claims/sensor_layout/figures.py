@@ -6,34 +6,15 @@ import numpy as np
 
 from throughline.claims.sensor_layout.config import SHAPES
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, bare, draw_bands, first_kept, subplots
+from throughline.lab.plots import arm_color, bare, draw_bands, draw_image, first_kept, subplots
 from throughline.sensing.layout import SensorLayout
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["gains", "grids", "learning", "sights"]
+__all__ = ["grids", "learning", "sights"]
 
-
-def gains(results: Results) -> "Figure":
-    """The paired differences of accuracy to the baseline."""
-    from scipy import stats
-
-    others = [arm for arm in results.arms if arm != "uniform"]
-    figure, axis = subplots(size=(6.4, 3.2))
-    axis.axhline(0, color="0.5", linewidth=0.8)
-    for place, arm in enumerate(others):
-        _, ours, base = results.paired("accuracy", arm, "uniform")
-        difference, color = ours - base, arm_color(results, arm)
-        axis.plot(np.full(len(difference), place - 0.08), difference, "o", color=color, markersize=4, alpha=0.6)
-        if len(difference) > 1:
-            half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
-            axis.errorbar(place + 0.12, difference.mean(), half, fmt="s", color=color, capsize=4, markersize=5)
-    axis.set_xticks(range(len(others)), [arm.replace("_", " ") for arm in others])
-    axis.set_xlim(-0.5, max(len(others), 1) - 0.5)
-    axis.set_ylabel("accuracy above uniform")
-    return figure
+SCENE: dict[str, Any] = {"extent": (-1, 1, 1, -1), "interpolation": "nearest"}  # in the sensor's own coordinates
 
 
 def learning(results: Results) -> "Figure":
@@ -56,7 +37,7 @@ def grids(results: Results) -> "Figure | None":
     kept = found[1]
     figure, axes = subplots(1, len(kept), size=(2.1 * len(kept) + 0.4, 2.6), squeeze=False)
     for axis, (arm, arrays) in zip(axes[0], kept.items(), strict=True):
-        _picture(axis, arrays["mean_scene"])
+        draw_image(axis, arrays["mean_scene"], **SCENE)
         corners, fine = _corners(arm, arrays)
         color = "#e0692f" if arm == "uniform" else arm_color(results, arm)  # grey would drown in the image
         for lines in (corners[::fine], corners[:, ::fine].transpose(1, 0, 2)):
@@ -78,7 +59,7 @@ def sights(results: Results) -> "Figure | None":
     brightest = max(int(arrays["readings"].max()) for arrays in kept.values())  # means over areas are never as bright
     figure, axes = subplots(len(kept) + 1, count, size=(0.85 * count + 0.9, 0.88 * (len(kept) + 1)), squeeze=False)
     for axis, scene in zip(axes[0], first["scenes"], strict=True):
-        _picture(axis, scene)
+        draw_image(axis, scene, **SCENE)
     for row, (arm, arrays) in zip(axes[1:], kept.items(), strict=True):
         corners, fine = _corners(arm, arrays)
         for axis, reading in zip(row, arrays["readings"], strict=True):
@@ -92,11 +73,6 @@ def sights(results: Results) -> "Figure | None":
             bare(axis)
             axis.set(xlim=(-1, 1), ylim=(1, -1), aspect=float(first["aspect"]))
     return figure
-
-
-def _picture(axis: "Axes", image: np.ndarray) -> None:
-    gray = {"cmap": "gray"} if image.shape[-1] == 1 else {}
-    axis.imshow(image[..., 0] if gray else image, extent=(-1, 1, 1, -1), interpolation="nearest", **gray)  # type: ignore[arg-type]
 
 
 def _corners(arm: str, arrays: dict[str, Any]) -> tuple[np.ndarray, int]:

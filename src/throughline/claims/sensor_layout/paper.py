@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims.sensor_layout.config import Config
-from throughline.claims.sensor_layout.data import SHOWN, Network, Task, sensor_size
+from throughline.claims.sensor_layout.data import SHOWN, Task, sensor_size
 from throughline.claims.sensor_layout.models import convolutional
+from throughline.claims.shared.cityscapes import CLASSES, VOID, confusion, deeplab, scenes, scores, train_ids
 from throughline.claims.shared.datasets import torchvision_set
 from throughline.lab import require
 from throughline.sensing.layout import SensorLayout
@@ -28,7 +29,7 @@ def load(config: Config, seed: int) -> Task:
     size = sensor_size(config)
     segment = config.dataset == "cityscapes"
     shift, scale = PHOTOS.to(config.device)[:, :, None, None]
-    codes = _train_ids(train.classes).to(config.device) if segment else None
+    codes = train_ids(train.classes).to(config.device) if segment else None
 
     def prepared(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, y = (part.to(config.device) for part in batch)
@@ -47,37 +48,31 @@ def load(config: Config, seed: int) -> Task:
         for x, y in map(prepared, chain.from_iterable(loader for _ in range(config.epochs))):
             yield layout(x), y
 
-    def network() -> Network:
+    def network() -> nn.Module:
         if not segment:
             return convolutional(3, size, len(train.attr_names)).to(config.device)
-        models = require("torchvision.models.segmentation", extra="paper")
-        return _Dense(models.deeplabv3_resnet50(num_classes=19)).to(config.device)
+        return deeplab().to(config.device)
 
     def loss(layout: SensorLayout, output: Tensor, target: Tensor) -> Tensor:
         if not segment:
             return F.binary_cross_entropy_with_logits(output, target)
         # on the regular grid, at the sensor's own resolution
         regular = F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
-        return F.cross_entropy(layout.rectify(output, size), regular, ignore_index=255)
+        return F.cross_entropy(layout.rectify(output, size), regular, ignore_index=VOID)
 
     @torch.no_grad()
-    def measure(layout: SensorLayout, net: Network) -> dict[str, float]:
+    def measure(layout: SensorLayout, net: nn.Module) -> dict[str, float]:
         right = count = 0.0
-        confusion = torch.zeros(19 * 19, dtype=torch.long, device=config.device)
+        table = torch.zeros(CLASSES, CLASSES, dtype=torch.long, device=config.device)
         for x, y in map(prepared, DataLoader(test, config.batch, num_workers=config.workers)):
             output = net(layout(x))
             if segment:
                 found = layout.rectify(output, (y.shape[-2], y.shape[-1])).argmax(1)
-                confusion += (y * 19 + found)[y != 255].bincount(minlength=19 * 19)
+                table += confusion(y, found)
             else:
                 right += ((output > 0) == y.bool()).sum().item()
                 count += y.numel()
-        if not segment:
-            return {"accuracy": right / count}
-        table = confusion.view(19, 19).double()
-        union = table.sum(0) + table.sum(1) - table.diag()
-        accuracy = table.diag().sum() / table.sum()
-        return {"accuracy": accuracy.item(), "miou": (table.diag() / union)[union > 0].mean().item()}
+        return scores(table) if segment else {"accuracy": right / count}
 
     steps = len(train) // config.batch or 1
     shown = torch.stack([test[i][0] for i in range(min(SHOWN, len(test)))]).float() / 255
@@ -85,30 +80,7 @@ def load(config: Config, seed: int) -> Task:
 
 
 def _stored(config: Config, part: str) -> Any:
+    if config.dataset == "cityscapes":
+        return scenes(config.root, {"train": "train", "test": "val"}[part])  # the test labels are not public
     pixels = require("torchvision.transforms.functional", extra="paper").pil_to_tensor
-    if config.dataset == "celeba":
-        return torchvision_set("CelebA", config.root, split=part, target_type="attr", transform=pixels, download=True)
-    split = {"train": "train", "test": "val"}[part]  # the test labels of Cityscapes are not public
-    options = {"mode": "fine", "target_type": "semantic", "transform": pixels, "target_transform": pixels}
-    return torchvision_set("Cityscapes", config.root, split=split, **options)
-
-
-class _Dense(nn.Module):
-    """torchvision's segmentation models return a dictionary; this is its entry "out"."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.model(image)["out"]
-        return output
-
-
-def _train_ids(classes: Any) -> Tensor:
-    """From the label ids of Cityscapes to the 19 classes that are evaluated, 255 for the rest."""
-    codes = torch.full((256,), 255)
-    for kind in classes:
-        if kind.id >= 0 and 0 <= kind.train_id < 19:
-            codes[kind.id] = kind.train_id
-    return codes
+    return torchvision_set("CelebA", config.root, split=part, target_type="attr", transform=pixels, download=True)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from throughline.data.planar import PlanarBatch, make_planar
 from throughline.discrete.pointer import PAD
 
-__all__ = ["Task", "are_tours", "epochs", "fresh", "in_unit_square", "on_one_line", "selected"]
+__all__ = ["Task", "are_tours", "epochs", "fresh", "in_unit_square", "on_one_line", "resampled"]
 
 POOL = 16  # batches that are drawn together
 STRAIGHT = 1e-12  # of the squared extent: a smaller turn counts as none
@@ -24,7 +24,7 @@ def fresh(task: Task, seen: tuple[int, int], batch: int, draw: torch.Generator) 
         pool = make_planar(task, POOL * batch, seen, generator=draw)
         rows = torch.split(pool.lengths.argsort(stable=True), batch)
         shuffled = torch.randperm(POOL, generator=draw, device=pool.points.device).tolist()
-        yield from map(_trimmed, selected(pool, (rows[i] for i in shuffled)))
+        yield from map(_trimmed, _selected(pool, (rows[i] for i in shuffled)))
 
 
 def _trimmed(batch: PlanarBatch) -> PlanarBatch:
@@ -41,7 +41,14 @@ def epochs(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
         yield from (PlanarBatch(*parts) for parts in loader)
 
 
-def selected(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
+def resampled(pool: PlanarBatch, batch: int, seed: int) -> Iterator[PlanarBatch]:
+    """Batches of a pool without end, each of its instances drawn from all."""
+    count, device = len(pool.lengths), pool.lengths.device
+    draw = torch.Generator().manual_seed(seed)
+    return _selected(pool, iter(lambda: torch.randint(count, (batch,), generator=draw).to(device), None))
+
+
+def _selected(pool: PlanarBatch, rows: Iterable[Tensor]) -> Iterator[PlanarBatch]:
     """A batch of a pool for each set of rows."""
     return (PlanarBatch(*(part[each] for part in pool)) for each in rows)
 

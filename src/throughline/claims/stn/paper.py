@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims.shared.augmentation import shifted_and_mirrored
-from throughline.claims.shared.datasets import pictures, torchvision_set
+from throughline.claims.shared.datasets import halves, pictures
 from throughline.claims.shared.distortion import cutout, jittered
 from throughline.claims.shared.language_models import LanguageModel, endless_windows, windows
 from throughline.claims.stn.config import Config
@@ -53,9 +53,7 @@ class AlexNet(nn.Module):
 
 def _cifar(config: Config, seed: int) -> Task:
     """40,000 images to train on and 10,000 to validate, drawn by the seed; the data set's own test part."""
-    (x, y), (test_x, test_y) = (
-        pictures(torchvision_set("CIFAR10", config.root, train=train, download=True)) for train in (True, False)
-    )
+    (x, y), (test_x, test_y) = map(pictures, halves("CIFAR10", config.root))
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     train, valid = rows[: -(len(x) // 5)], rows[-(len(x) // 5) :]
     std, mean = torch.std_mean(x[train], (0, 2, 3), keepdim=True)

@@ -1,15 +1,13 @@
-"""Clustering through a layer against k-means ("XAI Beyond Classification: Interpretable Neural Clustering", TELL, arXiv
-1808.07292): scikit-learn's digits by default, the user's table or image folder, MNIST and CIFAR at paper scale.
-"""
+"""The claim about clustering: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
 from sklearn.cluster import KMeans
 
+from throughline.claims.shared.clusterings import agreement
 from throughline.claims.tell.config import Config
 from throughline.claims.tell.data import check, load
-from throughline.claims.tell.evaluation import agreement, keep_pictures
-from throughline.claims.tell.training import run_layer, run_network
+from throughline.claims.tell.training import keep_pictures, run_layer, run_network
 from throughline.lab import Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 

@@ -1,16 +1,14 @@
 """What the TELL claim clusters: images or the columns of a table, in [0, 1]."""
 
-import pickle
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from throughline.claims.shared.classes import class_table_of
-from throughline.claims.shared.datasets import pictures, torchvision_set
+from throughline.claims.shared.clusterings import count_directions
+from throughline.claims.shared.datasets import halves, pictures, superclasses
 from throughline.claims.tell.config import Config
 from throughline.data import DataError, digits
 from throughline.errors import ThroughlineError
@@ -56,19 +54,12 @@ def check(config: Config) -> None:
             f"{len(samples.x)} in all; " + ("add some, or remove classes" if config.data else "--set samples=0 for all")
         )
     if config.data is not None:
-        different = _directions(samples.flat)
+        different = count_directions(samples.flat)
         if different <= samples.clusters:
             raise DataError(
                 f"{where}{len(samples.x)} samples point in {different} directions, and {samples.clusters} clusters of "
                 "directions want more; add samples, or columns to a table"
             )
-
-
-def _directions(x: Tensor) -> int:
-    """How many directions rows ``(n, d)`` have, told apart by their shadows on a random line."""
-    line = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shadows = torch.cat([F.normalize(part.double(), dim=-1) @ line for part in x.split(4096)])  # type: ignore[no-untyped-call]
-    return len(np.unique(shadows[x.any(1)].numpy().round(5)))
 
 
 def load(config: Config, seed: int) -> Samples:
@@ -101,15 +92,9 @@ def _read(config: Config) -> tuple[Tensor, np.ndarray]:
 
 def _torchvision(config: Config) -> tuple[Tensor, np.ndarray]:
     """Training and test images together, as the paper clusters them; CIFAR-100 with its twenty superclasses."""
-    name = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}[config.dataset]
-    parts = [torchvision_set(name, config.root, train=train, download=True) for train in (True, False)]
-    x, labels = (torch.cat(halves) for halves in zip(*map(pictures, parts), strict=True))
+    parts = halves({"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}[config.dataset], config.root)
+    x, labels = (torch.cat(both) for both in zip(*map(pictures, parts), strict=True))
     if config.dataset == "cifar100":
-        files = [Path(part.root) / part.base_folder / half for part, half in zip(parts, ("train", "test"), strict=True)]
-        return x.contiguous(), np.concatenate([_coarse(file) for file in files])
+        coarse = [superclasses(part, half) for part, half in zip(parts, ("train", "test"), strict=True)]
+        return x.contiguous(), np.concatenate(coarse)
     return x.contiguous(), labels.numpy()
-
-
-def _coarse(file: Path) -> np.ndarray:
-    with file.open("rb") as stream:
-        return np.asarray(pickle.load(stream, encoding="latin1")["coarse_labels"])

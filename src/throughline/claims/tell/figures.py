@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, arm_color, bare, draw_band, first_kept, subplots
+from throughline.lab.plots import BASELINE, PALETTE, arm_color, bare, draw_band, draw_image, first_kept, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def centers(results: Results) -> "Figure | None":
     figure, axes = subplots(len(rows), columns, size=(0.72 * columns + 0.9, 0.95 * len(rows)), squeeze=False)
     for line, (title, pictures, names) in zip(axes, rows, strict=True):
         for axis, picture, name in zip(line, pictures, names, strict=True):
-            axis.imshow(picture.transpose(1, 2, 0).squeeze().clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
+            draw_image(axis, picture.transpose(1, 2, 0).clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
             axis.set_xlabel(name, fontsize=7)
             bare(axis)
         line[0].set_ylabel(title, rotation=0, ha="right", va="center")

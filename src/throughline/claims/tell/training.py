@@ -1,4 +1,4 @@
-"""The arms of TELL's claim: the layer behind an encoder, the layer alone, and mini-batch k-means."""
+"""The arms of TELL's claim: the layer behind an encoder, the layer alone, mini-batch k-means, and what they keep."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from throughline.claims.shared.clusterings import agreement, on_sphere, sphere_inertia, spherical_lloyd
 from throughline.claims.tell.config import Config
 from throughline.claims.tell.data import Samples
-from throughline.claims.tell.evaluation import agreement, keep_pictures, sphere_inertia, spherical_lloyd
 from throughline.claims.tell.models import networks
 from throughline.discrete.clustering import TELL
 from throughline.lab import Log
 
-__all__ = ["run_layer", "run_network"]
+__all__ = ["keep_pictures", "run_layer", "run_network"]
 
 SHOWN = 500  # samples in the picture of the latents
 EVERY = 2  # epochs between two points of the curves
@@ -77,7 +77,7 @@ def run_layer(arm: str, samples: Samples, config: Config, seed: int, log: Log) -
     for epoch in range(config.passes):
         for rows in np.array_split(draw.permutation(len(x)), max(1, len(x) // config.batch)):
             peer.partial_fit(x[rows])
-        ratio = sphere_inertia(x, _on_sphere(peer.cluster_centers_)) / course[-1]
+        ratio = sphere_inertia(x, on_sphere(peer.cluster_centers_)) / course[-1]
         log(epoch, of=config.passes, inertia=ratio)
     return {**agreement(samples.labels, peer.predict(x)), "inertia_ratio": ratio}
 
@@ -88,7 +88,14 @@ def unit_latents(model: TELL, x: Tensor) -> Tensor:
     return F.normalize(torch.cat([z.cpu() for z in model._latents(x.numpy())]), dim=-1)
 
 
-def _on_sphere(centers: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(centers, axis=1, keepdims=True)
-    unit: np.ndarray = centers / np.where(length > 0, length, 1.0)
-    return unit
+def keep_pictures(pictures: np.ndarray, distances: np.ndarray, samples: Samples, log: Log) -> None:
+    """Centres as samples, the sample nearest to each, and the class that most of a cluster's samples have."""
+    counts = np.zeros((samples.clusters, samples.clusters), np.int64)  # of a cluster's samples by class
+    np.add.at(counts, (distances.argmin(1), samples.labels), 1)
+    log.keep(
+        pictures=pictures.reshape(samples.clusters, *samples.shape),
+        typical=samples.flat.numpy()[distances.argmin(0)].reshape(samples.clusters, *samples.shape),
+        majority=counts.argmax(1),
+        share=counts.max(1) / np.maximum(counts.sum(1), 1),
+        size=counts.sum(1),
+    )
