@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.lab.toys import Toy
 
+import throughline.__main__
 import throughline.session
 from throughline.cli import main
 from throughline.data import Source
@@ -279,6 +280,69 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(quick: Path, monke
     assert calls.count("away") == 1
     assert calls[1] == ("groco", "plain", 1000, 0, {"loss": 1.0})
     assert len(calls) == 1 + 3 * 3 * 2  # the other one hears of every point
+
+
+def test_what_is_read_of_your_data_is_said_before_any_unit(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "".join(f"{i},name {i},{i % 4 > 0}\n" for i in range(40))
+    (quick / "named.csv").write_text("a,b,label\n" + names)
+    result = call("run", "groco", "--seeds", 3, "--data", "named.csv")
+    told = "reading named: 40 rows, 1 numeric column and 40 one-hot columns (b 40); target 'label': False (10), True (30)"
+    assert result.output.startswith(told)
+    monkeypatch.setattr(Toy, "prepare", lambda self, config: config.data.table())
+    result = call("run", "groco", "--seeds", 3, "--data", "named.csv")
+    assert result.output.count("note: ") == 1  # read twice, said once
+    assert f"note: {quick / 'named.csv'}: column 'b' holds 40 different texts" in result.output
+    refused = call("run", "groco", "--data", "good.csv", "--positive", "1")
+    assert refused.output == "Error: --positive: groco tells no positive class from the others; leave it out\n"
+    monkeypatch.setattr(Toy, "accepts", ("binary",))
+    chosen = call("run", "groco", "--data", "named.csv", "--positive", "True", "--json")
+    assert "positive class True" in chosen.stderr
+    (summary,) = json.loads(chosen.stdout)
+    assert summary["config"]["data"]["positive"] == "True"
+    assert summary["command"].endswith("--data named.csv --positive True")
+
+
+def test_data_that_changes_while_it_is_read_starts_nothing(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toy, "prepare", lambda self, config: (quick / "good.csv").write_text("a,label\n1,0\n2,1\n"))
+    result = call("run", "groco", "--data", "good.csv")
+    assert result.exit_code == 2
+    assert "its content is not what the run was started with" in result.output
+    assert not list(quick.glob("runs/groco/*"))
+
+
+def test_an_interrupt_ends_with_three_from_the_first_moment(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("throughline.session.run_claims", "throughline.session.find_claim"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, interrupted)
+            result = call("run", "groco")
+        assert (result.exit_code, result.output) == (3, "Error: interrupted; the same command goes on from here\n")
+    monkeypatch.setattr("throughline.cli.main", interrupted)  # as if an import of it were cut short
+    with pytest.raises(SystemExit) as ended:
+        throughline.__main__.main()
+    assert ended.value.code == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "grco"],
+        ["run", "groco", "--seeds", "x"],
+        ["run", "groco", "--seeds", "4294967296,0"],
+        ["run", "groco", "--threads", "1000"],
+        ["run", "groco", "--target", "y"],
+        ["run", "groco", "--data", "nothing.csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_slip_is_told_before_anything_heavy_is_imported(words: list[str]) -> None:
+    code = f"import sys, throughline.__main__ as m; sys.argv[1:] = {words}\ntry: m.main()\n" + (
+        "except SystemExit as end: print(end.code, any(n in sys.modules for n in ('torch', 'matplotlib', 'sklearn')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout == "2 False\n", found.stderr
 
 
 def test_windows_is_named(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,7 @@ def show(slug: str, as_json: bool) -> None:
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
 @click.option("--data", help="Your own data: a file or folder of a kind that the claim takes, or a registry key.")
 @click.option("--target", help="With tables: the column to predict, by name or index.  [default: the last]")
+@click.option("--positive", help="With tables of two classes: the one to be found.  [default: the rarer]")
 @click.option("--size", type=click.IntRange(1), help="With images: their side in pixels (of the sensor, where one is).")
 @click.option("--jobs", type=click.IntRange(1), help="Units at once.  [default: as many as the cores allow]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each unit.")
@@ -148,7 +149,7 @@ def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: An
     from throughline.session import Request, repeat, run_claims
 
     if like is not None:
-        given = [n for n in ("seeds", "arms", "data", "target", "size") if options[n] is not None]
+        given = [n for n in ("seeds", "arms", "data", "target", "positive", "size") if options[n] is not None]
         if papers or given or options["assignments"]:
             raise Usage(
                 "--like repeats a stored configuration: give no paper, --seeds, --arms, --set or --data with it"

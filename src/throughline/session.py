@@ -3,7 +3,8 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ class Request:
     data: str | None = None
     target: str | None = None
     size: int | None = None
+    positive: str | None = None
     jobs: int | None = None
     threads: int = 1
     out: Path = Path("runs")
@@ -70,9 +72,9 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
     _jobs(request, request.threads)
     source = None
     if request.data is not None:
-        source = Source.of(str(request.data), request.target, request.size)
-    elif request.target is not None or request.size is not None:
-        raise ThroughlineError("--target and --size describe your own data: give --data with them")
+        source = Source.of(str(request.data), request.target, request.size, positive=request.positive)
+    elif (request.target, request.size, request.positive) != (None, None, None):
+        raise ThroughlineError("--target, --positive and --size describe your own data: give --data with them")
     planned = []
     for claim in map(find_claim, slugs):
         config = override(claim.scales[request.scale], request.assignments)
@@ -161,8 +163,7 @@ def _work(
     if request.tensorboard is not None:
         sinks["--tensorboard"] = tensorboard(request.tensorboard)
     check_device(config)
-    with chdir("."):  # back to where the user is, whatever a claim does
-        claim.prepare(config)
+    _read(claim, config, say)
     run, resumed = open_run(request.out, manifest, resume=request.resume, warn=say)
     if resumed:
         done = len(run.units) - len(run.unfinished())
@@ -182,6 +183,20 @@ def _work(
     if not as_json and not quiet:
         _print(results, judgement, page)
     return Ended(judgement.exit_code, {**summary(results, judgement), "report": str(page)}), results
+
+
+def _read(claim: Claim, config: Any, say: Callable[[str], None]) -> None:
+    """Let a claim fetch and check what its units will need, and say what of the user's own data is read."""
+    source = getattr(config, "data", None)
+    with chdir("."), warnings.catch_warnings(record=True) as caught:  # back to where the user is, whatever a claim does
+        warnings.simplefilter("always", UserWarning)
+        if source is not None:
+            say(f"reading {source.described(next(kind for kind in claim.accepts if kind in source.kinds))}")
+        claim.prepare(config)
+        if source is not None:
+            source.check_unchanged()
+    for remark in dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning):
+        say(f"note: {remark}")
 
 
 class InterruptedRun(ThroughlineError):
@@ -228,6 +243,8 @@ def _accept(claim: Claim, source: Source) -> None:
     if not set(source.kinds) & set(claim.accepts):
         wanted = " or ".join(KINDS[kind] for kind in claim.accepts)
         raise DataError(f"{source.path}: {claim.paper} wants {wanted}, this is {source.kind}")
+    if source.positive is not None and "binary" not in claim.accepts:
+        raise ThroughlineError(f"--positive: {claim.paper} tells no positive class from the others; leave it out")
 
 
 def _arms(claim: Claim, text: str | None) -> tuple[str, ...]:
@@ -255,7 +272,7 @@ def _words(claim: Claim, request: Request, arms: tuple[str, ...], seeds: tuple[i
         words += ["--arms", ",".join(arms)]
     for assignment in request.assignments:
         words += ["--set", assignment]
-    for option in ("data", "target", "size"):
+    for option in ("data", "target", "positive", "size"):
         if getattr(request, option) is not None:
             words += [f"--{option}", str(getattr(request, option))]
     return words + (["--threads", str(request.threads)] if request.threads != 1 else [])

@@ -123,7 +123,39 @@ def test_what_a_source_holds_is_described_in_one_line(folder: Path, tmp_path: Pa
     )
     (folder / "readme.txt").write_text("no image")
     assert Source.of(folder).described("images") == "pictures: 2 images in 2 classes (a 1, b 1); 1 other file left out"
-    assert Source.of(folder).described("videos") == "pictures: a folder of videos with labels.csv"
+    (tmp_path / "words.txt").write_text("to be or not")
+    assert Source.of(tmp_path / "words.txt").described("text") == "words.txt: a text of 12 characters"
+    (tmp_path / "points.csv").write_text("instance,x,y\n" + "".join(f"{i // 3},{i},{i * i}\n" for i in range(9)))
+    assert Source.of(tmp_path / "points.csv").described("planar") == "points.csv: 3 instances of 3 to 3 points"
+    (tmp_path / "runs").mkdir()
+    for name, rows in (("a", 2), ("b", 1)):
+        (tmp_path / "runs" / f"{name}.csv").write_text("u,v\n" + "1,2\n" * rows)
+    assert Source.of(tmp_path / "runs").described("tables") == "runs: 2 tables (a 2 rows, b 1 rows)"
+    (folder / "labels.csv").write_text("file,bpm,subject\na/1.png,60,ann\nb/1.png,70,ann\n")
+    assert Source.of(folder).described("videos") == "pictures: 2 videos of 1 subjects, 0 with a waveform"
+
+
+def test_the_positive_class_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "y.csv").write_text("a,y\n1,u\n2,v\n3,u\n4,u\n")
+    plain, chosen, wrong = (Source.of(tmp_path / "y.csv", positive=name) for name in (None, "u", "w"))
+    assert plain.described("binary").endswith("target 'y': u (3), v (1), positive class v")
+    assert chosen.described("binary").endswith("target 'y': u (3), v (1), positive class u")
+    assert plain.digest == chosen.digest
+    with pytest.raises(DataError, match=r"y: positive class 'w' is not a label of 'y' \(u, v\)"):
+        wrong.described("binary")
+    with pytest.raises(DataError, match=r"a positive class \('u'\) is for tables, and this is a folder"):
+        Source.of(tmp_path, positive="u")
+    (tmp_path / "y.csv").write_text("a,y\n1,u\n2,u\n")
+    with pytest.raises(DataError, match="every row of 'y' is u, two classes are wanted"):
+        Source.of(tmp_path / "y.csv", positive="u").described("binary")
+
+
+def test_data_that_has_changed_is_refused(table: Path, folder: Path) -> None:
+    for source, file in ((Source.of(table), table), (Source.of(folder), folder / "a" / "1.png")):
+        source.check_unchanged()
+        file.write_bytes(file.read_bytes() + b"0")
+        with pytest.raises(DataError, match="its content is not what the run was started with; restore it"):
+            source.check_unchanged()
 
 
 def test_names_that_are_not_utf_8(folder: Path) -> None:

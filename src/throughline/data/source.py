@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from throughline.data.download import DataError, resolve, sha256
 from throughline.data.frames import TABLE_FILES, notes, read_frame
-from throughline.data.tables import Table, read_table, table_of
+from throughline.data.tables import Table, binary, read_table, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "Source"]
 
-Kind = Literal["table", "planar", "text", "images", "tables", "simulation", "videos"]  # what a path can be read as
+Kind = Literal["table", "binary", "planar", "text", "images", "tables", "simulation", "videos"]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
+    "binary": "a table of two classes",
     "planar": "a file of planar points",
     "text": "a text file",
     "images": "an image folder",
@@ -40,13 +41,22 @@ class Source:
     target: str | None = None  # of a table: name or index of the label column, the last by default
     size: int | None = None  # of images: pixels on a side
     digest: str = ""  # SHA-256 of the content
+    positive: str | None = None  # of a table of two classes: the label to be found; the rarer one by default
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str], target: str | None = None, size: int | None = None) -> "Source":
+    def of(
+        cls,
+        path: str | os.PathLike[str],
+        target: str | None = None,
+        size: int | None = None,
+        *,
+        positive: str | None = None,
+    ) -> "Source":
         """Return the source of a file, a folder or a registry key.
 
         Raises:
-            DataError: there is none, it is neither table, text nor folder, or ``target`` or ``size`` does not fit it.
+            DataError: there is none, it is neither table, text nor folder, or ``target``, ``positive`` or ``size`` does
+                not fit it.
         """
         place = resolve(path)
         folder = place.is_dir()
@@ -54,13 +64,15 @@ class Source:
             raise DataError(f"{place}: neither a table ({', '.join(TABLE_FILES)}) nor an image folder; give either")
         if folder and target is not None:
             raise DataError(f"{place}: a target column ({target!r}) is for tables, and this is a folder; leave it out")
+        if folder and positive is not None:
+            raise DataError(f"{place}: a positive class ({positive!r}) is for tables, and this is a folder; leave it out")
         if not folder and size is not None:
             raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a table; leave it out")
         if size is not None and size < 1:
             raise DataError(f"{place}: an image size must be a positive number of pixels, got {size}")
         registered = not Path(path).expanduser().exists()
         name = os.fspath(path) if registered else str(place.resolve())
-        return cls(name, target, size, _digest(place))
+        return cls(name, target, size, positive=positive, digest=_digest(place))
 
     def check_unchanged(self) -> None:
         """Compare the content with the digest.
@@ -84,19 +96,41 @@ class Source:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
             return ("images", "tables", "simulation", "videos")
-        return ("table", "planar", "text") if Path(self.path).suffix.lower() == ".txt" else ("table", "planar")
+        text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
+        return ("table", "binary", "planar", *text)
 
     def described(self, kind: Kind) -> str:
         """What is read of it as a kind, and what is left out, in one line."""
-        if kind == "table":
+        if kind in ("table", "binary"):
             file = resolve(self.path)
             frame = read_frame(file)
-            return "; ".join([table_of(file, frame, self.target).described(), *notes(frame)])
+            table = table_of(file, frame, self.target)
+            if kind == "binary":
+                binary(table, self.positive)  # says what is wrong with the classes, if something is
+            return "; ".join([table.described(self.positive), *notes(frame)])
         if kind == "images":
             from throughline.data.images import describe_images
 
             return describe_images(self.path)
-        return f"{Path(self.path).name}: {KINDS[kind]}"
+        return f"{Path(self.path).name}: {self._counted(kind)}"
+
+    def _counted(self, kind: Kind) -> str:
+        if kind == "text":
+            return f"a text of {len(self.text()):,} characters"
+        if kind == "tables":
+            rows = [f"{name} {len(frame):,} rows" for name, frame in self.tables().items()]
+            return f"{len(rows):,} tables ({', '.join(rows[:6])}{', …' * (len(rows) > 6)})"
+        if kind == "videos":
+            videos = self.videos()
+            waves = sum(video.pulse is not None for video in videos)
+            people = len({video.subject for video in videos})
+            return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
+        if kind == "simulation":
+            meshes, inputs, _ = self.simulation()
+            nodes = ", ".join(f"{mesh.p.shape[1]:,}" for mesh in meshes)
+            return f"{len(inputs):,} simulations; meshes of {nodes} nodes"
+        lengths = self.planar().lengths
+        return f"{len(lengths):,} instances of {int(lengths.min()):,} to {int(lengths.max()):,} points"
 
     def table(self) -> Table:
         """Read the table; `throughline.data.read_table` says how."""

@@ -32,8 +32,11 @@ class Table(NamedTuple):
     columns: tuple[str, ...]  # the d names; "sex=M" for a one-hot column
     target: str
 
-    def described(self) -> str:
+    def described(self, positive: str | None = None) -> str:
         """What it holds in one line: rows, numeric and one-hot columns, the target, and which class is positive.
+
+        Args:
+            positive: the class that `binary` is told; of two it takes the rarer one without.
 
         >>> embedded("breast_cancer").described()
         "breast_cancer: 569 rows, 30 numeric columns; target 'target': 0 (212), 1 (357), positive class 0"
@@ -45,7 +48,7 @@ class Table(NamedTuple):
         if hot:
             each = ", ".join(f"{name} {len(places):,}" for name, places in list(groups.items())[:SHOWN])
             parts.append(f"{hot:,} one-hot columns ({each}{', …' * (len(groups) > SHOWN)})")
-        return f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}; target {self.target!r}: {_classes(self)}"
+        return f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}; target {self.target!r}: {_classes(self, positive)}"
 
 
 def read_table(
@@ -146,13 +149,15 @@ def binary(table: Table, positive: str | float | bool | None = None) -> Table:
         if len(classes) != 2:
             raise DataError(
                 f"{table.name}: target {table.target!r} has {len(classes)} classes ({shown}), two are wanted; "
-                "name a column with two (--target)"
+                "name a column with two (--target), or the one to be found (--positive)"
             )
         chosen = _rarer(counts)
     else:
         found = [i for i, label in enumerate(classes) if _same(label, positive)]
         if not found:
             raise DataError(f"{table.name}: positive class {positive!r} is not a label of {table.target!r} ({shown})")
+        if len(classes) < 2:
+            raise DataError(f"{table.name}: every row of {table.target!r} is {shown}, two classes are wanted")
         chosen = found[0]
     return table._replace(y=(table.y == classes[chosen]).astype(np.int64))
 
@@ -239,13 +244,15 @@ def _one_hot(table: Table) -> dict[str, list[int]]:
     return {name: places for name, places in groups.items() if name in zero_or_one}
 
 
-def _classes(table: Table) -> str:
+def _classes(table: Table, positive: str | None) -> str:
     classes, counts = np.unique(table.y, return_counts=True)
     if table.y.dtype.kind in "iuf" and len(classes) > MOST_CLASSES:
         return f"{len(classes):,} different numbers from {classes[0]} to {classes[-1]}"
     each = [f"{label} ({count:,})" for label, count in zip(classes[:SHOWN], counts, strict=False)]
     shown = ", ".join(each) + (f" and {len(classes) - SHOWN:,} more classes" if len(classes) > SHOWN else "")
-    return shown + (f", positive class {classes[_rarer(counts)]}" if len(classes) == 2 else "")
+    if positive is None and len(classes) == 2:
+        positive = classes[_rarer(counts)]
+    return shown if positive is None else f"{shown}, positive class {positive}"
 
 
 def _rarer(counts: NDArray[np.intp]) -> int:

@@ -33,7 +33,7 @@ class MetricAsLoss(Claim):
         "laptop": Config(),
         "paper": Config(collection="imblearn", models=("slp", "mlp", "resnet"), folds=10, device="cuda"),
     }
-    accepts = ("table",)
+    accepts = ("binary",)
     quotes = tuple(
         Quote(f"{what} (MSE, BCE, AnyLoss; mean over 102 sets)", value, "authors' per-set tables, 10-fold CV")
         for what, value in (

@@ -55,8 +55,9 @@ def tables(names: tuple[str, ...], collection: str, source: Source | None) -> li
     """The tables that a configuration asks for; DataError where one cannot be had."""
     if source is not None:
         table = source.table()
-        own = binary(table)
-        return [Tabular(own.name, own.x, own.y, source, tuple(table.y[own.y == kind][0] for kind in (0, 1)))]
+        own = binary(table, source.positive)
+        rest, positive = (np.unique(table.y[own.y == kind]) for kind in (0, 1))
+        return [Tabular(own.name, own.x, own.y, source, (" or ".join(map(str, rest[:3])), positive[0]))]
     if collection == "imblearn":
         return [Tabular(table.name, table.x, table.y) for table in imblearn_tables(names)]
     known = (*REGISTERED, GENERATED)
