@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.harness import Case
-from throughline.claims.distill_quant.models import convnet
+from throughline.claims.shared.convnets import convnet
 from throughline.discrete.quantization import WeightQuantizer, huffman, nonuniform_quantize, uniform_quantize
 
 BUCKETS, SIZE, LEVELS = 4096, 256, 16

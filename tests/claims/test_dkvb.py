@@ -14,21 +14,12 @@ from PIL import Image
 from tests.claims.stand_ins import Notes, colour_folder, wine_table
 from torch import Tensor, nn
 
-from throughline.claims.dkvb import data as _dkvb_data
-from throughline.claims.dkvb import models as _dkvb_encoder
-from throughline.claims.dkvb import toy as _dkvb_toy
+from throughline.claims.dkvb import data, toy
 from throughline.claims.dkvb.claim import StreamWithoutForgetting
 from throughline.claims.dkvb.config import Config
 from throughline.claims.dkvb.data import load
-from throughline.claims.dkvb.training import (
-    learner,
-    predict,
-    schedule,
-    shuffled,
-    standardized,
-    step,
-    usage,
-)
+from throughline.claims.dkvb.training import learner, standardized, step, usage
+from throughline.claims.shared import omniglot_encoder, pictures
 from throughline.continual.streams import class_incremental
 from throughline.data import DataError, Images
 from throughline.errors import ThroughlineError
@@ -82,29 +73,6 @@ def test_the_bottleneck_remembers_already_at_smoke_scale() -> None:
     assert remembered["forgetting"] < 0.3 < forgot["forgetting"]
 
 
-def test_mixed_classes_take_as_many_steps() -> None:
-    stream = [torch.arange(0, 100), torch.arange(100, 130)]
-    config = replace(SMOKE, batch=32, epochs=3)
-    ordered, mixed = (
-        [list(batches) for batches in schedule(stream, config, seeded(), mixed=mixed)] for mixed in (False, True)
-    )
-    assert [len(task) for task in ordered] == [len(task) for task in mixed] == [12, 3]
-    for rows, batches in zip(stream, ordered, strict=True):
-        per_epoch = len(batches) // 3
-        for epoch in range(3):
-            seen = torch.cat(batches[epoch * per_epoch : (epoch + 1) * per_epoch])
-            assert seen.sort().values.equal(rows)
-        assert not torch.cat(batches[:per_epoch]).equal(torch.cat(batches[per_epoch : 2 * per_epoch]))
-    flat = [rows for task in mixed for rows in task]
-    for first in (0, 5, 10):  # five batches are a pass over all 130 rows
-        assert torch.cat(flat[first : first + 5]).sort().values.equal(torch.arange(130))
-
-
-def test_batches_never_end() -> None:
-    batches = shuffled(torch.tensor([3, 5, 7]), 2, seeded())
-    assert [len(next(batches)) for _ in range(6)] == [2, 1] * 3
-
-
 def test_a_step_is_clipped() -> None:
     head = nn.Linear(3, 4)
     before = head.weight.detach().clone(), head.bias.detach().clone()
@@ -112,15 +80,6 @@ def test_a_step_is_clipped() -> None:
     step(head, optimizer, 100 * torch.ones(8, 3), torch.arange(8) % 4, replace(SMOKE, clip=0.01))
     moved = torch.cat([(head.weight - before[0]).flatten(), head.bias - before[1]]).norm()
     assert moved.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
-
-
-def test_predictions_are_over_all_classes_in_evaluation_mode() -> None:
-    head = nn.Sequential(nn.Linear(3, 10), nn.Dropout(0.9))
-    x = torch.randn(3_000, 3, generator=seeded())
-    found = predict(head, x)
-    assert found.equal(head[0](x).argmax(-1))
-    assert len(found.unique()) > 5
-    assert not head.training
 
 
 def test_arms_share_the_stream_and_differ_in_their_keys() -> None:
@@ -165,44 +124,14 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's cache that is empty, and few and small drawings."""
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     images = (torch.rand(60, 1, 28, 28, generator=seeded()) > 0.8).float()
-    for module in (_dkvb_encoder, _dkvb_data):
+    for module in (omniglot_encoder, data):
         monkeypatch.setattr(module, "characters", lambda: (images, torch.arange(60) % 12))
     return tmp_path / "cache" / "throughline" / "encoders"
 
 
-def weights(seed: int = 0) -> dict[str, Tensor]:
-    return {name: t.clone() for name, t in _dkvb_encoder.omniglot_encoder(1, seed).state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
-
-
-def test_a_kept_encoder_is_the_fresh_one_to_the_bit(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = weights()
-    (file,) = cache_folder.glob("*.safetensors")
-    assert not list(cache_folder.glob("*.partial"))
-    made: list[int] = []
-    taught = _dkvb_encoder._taught
-    monkeypatch.setattr(_dkvb_encoder, "_taught", lambda epochs, seed: made.append(seed) or taught(epochs, seed))
-    assert same(weights(), fresh)
-    assert not made  # read from the file
-    content = file.read_bytes()
-    for broken in (content[:-7], b"", content[:-1] + bytes([content[-1] ^ 1])):
-        file.write_bytes(broken)
-        assert same(weights(), fresh)
-        assert file.read_bytes() == content  # replaced
-    assert made == [0, 0, 0]
-    assert not same(weights(1), fresh)
-    assert len(list(cache_folder.glob("*.safetensors"))) == 2
-    monkeypatch.setattr(_dkvb_encoder, "code_version", lambda: {"source": "another"})
-    assert same(weights(), fresh)
-    assert made == [0, 0, 0, 1, 0]  # other code, another file
-
-
 def test_nothing_else_depends_on_whether_it_was_kept(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = Images(torch.rand(80, 1, 28, 28, generator=seeded(1)), torch.arange(80) % 10, tuple("0123456789"))
-    monkeypatch.setattr(_dkvb_data, "mnist", lambda: images)
+    monkeypatch.setattr(pictures, "mnist", lambda: images)
     config = replace(CLAIM.scales["laptop"], epochs=1, encoder_epochs=1, pairs=16)
     CLAIM.prepare(config)
     for arm in ("mlp", "bottleneck"):
@@ -214,25 +143,6 @@ def test_nothing_else_depends_on_whether_it_was_kept(cache_folder: Path, monkeyp
     assert split.x.shape == (64, 576)
     assert split.keys.shape == (60, 576)
     assert not split.x.requires_grad
-
-
-def test_an_encoder_is_frozen_and_in_evaluation_mode(cache_folder: Path) -> None:
-    encoder = _dkvb_encoder.omniglot_encoder(1, 0)
-    assert not encoder.training
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    state = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    x = torch.rand(20, 1, 28, 28, generator=seeded())
-    alone = _dkvb_encoder.embed(encoder, x[:1])
-    torch.testing.assert_close(_dkvb_encoder.embed(encoder, x)[:1], alone)  # nothing of the batch in it
-    assert same(encoder.state_dict(), state)
-
-
-def test_thickened_strokes() -> None:
-    x = torch.zeros(400, 1, 5, 5)
-    x[:, :, 2, 2] = 1
-    ink = _dkvb_encoder.thickened(x, seeded()).sum((1, 2, 3))
-    assert set(ink.tolist()) == {1.0, 9.0}
-    assert 160 < (ink == 9).sum() < 240
 
 
 # data of one's own
@@ -270,16 +180,6 @@ def test_takes_images_and_others_without_labels(encoder: str, tmp_path: Path, ca
     CLAIM.prepare(config)
     assert (len(load(config, 0).x), len(load(config, 0).keys)) == (29, 10)
     assert np.isfinite(run("bottleneck", config)[0]["accuracy"])
-
-
-def test_colours_are_seen_as_grey() -> None:
-    x = torch.rand(2, 3, 56, 56, generator=seeded())
-    grey = _dkvb_data._grey(x)
-    assert grey.shape == (2, 1, 28, 28)
-    assert grey.mean().item() == pytest.approx(
-        (x.mean((0, 2, 3)) @ torch.tensor([0.299, 0.587, 0.114])).item(), abs=1e-3
-    )
-    assert _dkvb_data._grey(grey) is grey
 
 
 @pytest.mark.parametrize(
@@ -421,13 +321,13 @@ def test_encoders_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_the_plane_is_kept_by_the_bottleneck_alone() -> None:
-    x, y = _dkvb_toy.blobs(3)
-    cell = ((x + _dkvb_toy.REACH) / (2 * _dkvb_toy.REACH) * 63).round().long()
+    x, y = toy.blobs(3)
+    cell = ((x + toy.REACH) / (2 * toy.REACH) * 63).round().long()
     right, blank = {}, {}
-    for arm in _dkvb_toy.ARMS:
-        regions = _dkvb_toy.regions(arm, 3)
+    for arm in toy.ARMS:
+        regions = toy.regions(arm, 3)
         assert regions.shape == (4, 64, 64)
-        blank[arm] = [float((region == _dkvb_toy.UNDECIDED).double().mean()) for region in regions]
+        blank[arm] = [float((region == toy.UNDECIDED).double().mean()) for region in regions]
         right[arm] = [float((region[cell[:, 1], cell[:, 0]] == y).double().mean()) for region in regions]
     assert right["bottleneck"][-1] > 0.95
     assert right["bottleneck"] == sorted(right["bottleneck"])

@@ -16,8 +16,7 @@ from scipy.io import savemat
 from tests.claims.stand_ins import Notes
 from torch import Tensor
 
-from throughline.claims.rppg import data, rates, training
-from throughline.claims.rppg import figures as draw
+from throughline.claims.rppg import data, training
 from throughline.claims.rppg.claim import ReadsPulseInHardVideos
 from throughline.claims.rppg.config import Config
 from throughline.claims.shared.pulse_videos import Video, decoded
@@ -26,7 +25,7 @@ from throughline.errors import ThroughlineError
 from throughline.lab.results import Results
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Unit
-from throughline.sensing.pulse import PulseLoss, heart_rate, neg_pearson, synthetic_pulse_video
+from throughline.sensing.pulse import PulseLoss, neg_pearson, synthetic_pulse_video
 
 CLAIM = ReadsPulseInHardVideos()
 SMOKE = CLAIM.scales["smoke"]
@@ -89,34 +88,6 @@ def test_networks_are_those_of_the_paper() -> None:
     assert counts["physnet"] == counts["difference"] == 768_577
     assert counts["physfsunet"] == 824_836
     assert counts["physfsunet"] - counts["fused"] == 3 * 16_769
-
-
-def test_crops_keep_frames_and_pulse_together() -> None:
-    """A video whose brightness is its pulse: so it is in every crop, mirrored or not."""
-    beat = 0.5 + 0.4 * torch.sin(torch.arange(96) * 0.55)
-    frames = (beat.view(1, -1, 1, 1).expand(3, -1, 16, 16) * 255).round().byte().clone()
-    frames[..., :8] //= 2  # the left half is darker
-    video = Video("a", 77.0, beat, 96, lambda a, b: frames[:, a:b])
-    x, pulse, known, bpm = training.batch([video], replace(SMOKE, batch=16), seeded())
-    torch.testing.assert_close(x.amax((1, 3, 4)), pulse, atol=3e-3, rtol=0)
-    mirrored = x[..., 0].mean((1, 2, 3)) > x[..., -1].mean((1, 2, 3))
-    assert 0 < mirrored.sum() < 16
-    assert known.all()
-    assert len(pulse.unique(dim=0)) > 4
-    torch.testing.assert_close(bpm, heart_rate(pulse, SMOKE.fs, low=0.75, high=2.5).clamp(40, 179))
-
-
-def test_every_pulse_has_a_rate_that_counts() -> None:
-    """Where the part has no answer, the highest bin of the band: an arm that abstains would be spared its errors."""
-    t = torch.arange(192) / 15.0
-    waves = torch.sin(2 * math.pi * torch.tensor([72.0, 160.0, 35.0])[:, None] / 60 * t)
-    found = heart_rate(waves, 15.0, low=0.75, high=2.5)
-    assert found.isnan().tolist() == [False, True, True]
-    counted = rates.rate(waves, 15.0)
-    assert counted[0] == found[0]
-    assert float(counted[1]) == pytest.approx(150, abs=3)
-    assert float(counted[2]) == pytest.approx(45, abs=5)
-    assert rates.rate(torch.full((192,), 0.3), 15.0).isnan()
 
 
 def test_the_loss_of_each_arm() -> None:
@@ -358,14 +329,12 @@ def test_public_folders_that_are_not(tmp_path: Path) -> None:
 def test_pictures_show_what_was_kept(tmp_path: Path) -> None:
     manifest = plan(CLAIM, "smoke", SMOKE, ARMS, (0,), threads=1, command="throughline run rppg")
     store, _ = open_run(tmp_path, manifest)
-    pictures = (draw.scatter, draw.agreement, draw.one_clip, draw.difficulty)
-    assert [picture(Results(CLAIM, store, SMOKE)) for picture in pictures] == [None] * 4
+    assert len(CLAIM.figures(Results(CLAIM, store, SMOKE))) == 1  # dots without a dot
     for arm in ARMS:
         metrics, notes = run(arm)
         store.write(Unit(arm, 0), {"metrics": metrics, "measured": {}, "curves": {}}, notes.arrays)
     results = Results(CLAIM, store, SMOKE)
-    scatter, agreement, clip, difficulty = (picture(results) for picture in pictures)
-    assert scatter is not None
+    _, scatter, agreement, difficulty, clip = CLAIM.figures(results).values()
     assert len(scatter.axes) == len(agreement.axes) == 2 * len(ARMS)
     true, found = run("physfsunet")[1].arrays["cross_rates"]
     dots = scatter.axes[len(ARMS) + 1].lines[-1]

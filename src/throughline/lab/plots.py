@@ -4,7 +4,7 @@ Figures are built without pyplot (nothing global), on a transparent ground; the 
 light and dark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +25,10 @@ __all__ = [
     "draw_polygon",
     "first_kept",
     "kept_by_arm",
+    "matrices",
     "paired_differences",
     "paired_dots",
+    "show_accuracies",
     "subplots",
 ]
 
@@ -179,6 +181,28 @@ def bare(axis: "Axes") -> None:
     """Take the ticks and the frame away: the axes of a picture."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
+
+
+def matrices(
+    panels: Mapping[str, np.ndarray], *, size: tuple[float, float], high: float, label: str | None = None
+) -> "tuple[Figure, np.ndarray]":
+    """A matrix under its name in each panel, in one scale of colours from 0 to ``high``; and the panels' axes."""
+    figure, axes = subplots(1, len(panels), size=size, squeeze=False)
+    for axis, (title, matrix) in zip(axes.flat, panels.items(), strict=True):
+        drawn = axis.imshow(matrix, vmin=0, vmax=high, cmap="viridis")
+        axis.set_title(title)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label=label)
+    return figure, axes[0]
+
+
+def show_accuracies(axis: "Axes") -> None:
+    """Turn an axis of errors, 1 - accuracy, into a logarithmic one of accuracies, the best on top."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    shown = [a for a in (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999) if low <= 1 - a <= high]
+    axis.set_yticks([1 - a for a in shown], [f"{a:g}" for a in shown])
+    axis.set_ylim(high, low)
+    axis.minorticks_off()
 
 
 def kept_by_arm(

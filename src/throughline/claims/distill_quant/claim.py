@@ -1,6 +1,4 @@
-"""Distilled students of few bits against quantising afterwards ("Model compression via distillation and quantization",
-arXiv 1802.05668): MNIST by default, the user's table or image folder, CIFAR-10 and CIFAR-100 at paper scale.
-"""
+"""The distill-quant claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from throughline.claims.distill_quant.config import Config
-from throughline.claims.distill_quant.models import convnet, mlp
+from throughline.claims.shared.class_tables import standardized_parts
 from throughline.claims.shared.classes import class_split, class_table_of
-from throughline.data import digits, image_folder, mnist, standardize
+from throughline.claims.shared.convnets import convnet, mlp
+from throughline.claims.shared.pictures import labelled_images
 from throughline.errors import ThroughlineError
 
 __all__ = ["Task", "check", "load"]
@@ -44,10 +45,7 @@ def load(config: Config, seed: int) -> Task:
 
 
 def _pictures(config: Config, seed: int) -> Task:
-    if config.data is not None:
-        images = image_folder(config.data.path, size=config.data.size or 32)
-    else:
-        images = digits() if config.dataset == "digits" else mnist()
+    images = labelled_images(config.data, config.dataset, size=32)
     rows = class_split(images.labels, images.classes, seed, config.test, source=config.data, setting="test")
     train, test = map(torch.from_numpy, rows)
     pixels = images.images
@@ -66,10 +64,9 @@ def _table(config: Config, seed: int) -> Task:
     assert config.data is not None
     table, names = class_table_of(config.data)
     rows = class_split(table.y, names, seed, config.test, source=config.data, setting="test")
-    x, test_x = (torch.from_numpy(part).float() for part in standardize(*(table.x[part] for part in rows)))
-    y, test_y = (torch.from_numpy(table.y[part]).long() for part in rows)
+    (x, y), (test_x, test_y) = standardized_parts(table, rows)
 
     def network(widths: tuple[int, ...]) -> Callable[[], nn.Module]:
         return lambda: mlp(x.shape[1], widths[-1], len(names)).to(config.device)
 
-    return Task(x, y, test_x, test_y, network(config.teacher), network(config.student))
+    return Task(x.float(), y, test_x.float(), test_y, network(config.teacher), network(config.student))

@@ -1,11 +1,10 @@
 """Pictures of the distill-quant claim, from stored results."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, arm_color, draw_band, first_kept, subplots
+from throughline.lab.plots import BASELINE, arm_color, draw_band, first_kept, show_accuracies, subplots
 
 __all__ = ["bits", "levels", "sizes"]
 
@@ -21,16 +20,6 @@ def _table(results: Results, metric: str, arm: str) -> dict[int, np.ndarray]:
 def _errors(results: Results, arm: str) -> dict[int, np.ndarray]:
     """1 - accuracy, which a logarithmic axis can tell apart near 0."""
     return {b: np.clip(1 - v, 1e-4, 1) for b, v in _table(results, "accuracy", arm).items()}
-
-
-def _show_accuracy(axis: Axes) -> None:
-    """An axis of errors, logarithmic, turned upside down and labelled with accuracies."""
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    shown = [a for a in (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999) if low <= 1 - a <= high]
-    axis.set_yticks([1 - a for a in shown], [f"{a:g}" for a in shown])
-    axis.set_ylim(high, low)
-    axis.minorticks_off()
 
 
 def bits(results: Results) -> Figure | None:
@@ -50,7 +39,7 @@ def bits(results: Results) -> Figure | None:
     axis.set_xticks(results.config.bits, [str(b) for b in results.config.bits])
     axis.minorticks_off()
     axis.set(xlabel="bits", ylabel="accuracy")
-    _show_accuracy(axis)
+    show_accuracies(axis)
     axis.legend(frameon=False)
     return figure
 
@@ -76,7 +65,7 @@ def sizes(results: Results) -> Figure | None:
     around = [v for v in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000, 5000, 10000) if ticks[0] <= v <= ticks[1]]
     axis.set_xticks(around, [str(v) for v in around])
     axis.set(xlabel="kilobytes", ylabel="accuracy")
-    _show_accuracy(axis)
+    show_accuracies(axis)
     axis.minorticks_off()
     axis.legend(frameon=False, loc="lower right")
     return figure

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from throughline.claims.distill_quant.config import Config
 from throughline.claims.distill_quant.data import Task
+from throughline.claims.shared import random_batches
 from throughline.claims.shared.evaluation import outputs
 from throughline.discrete.quantization import (
     CompressedSize,
@@ -112,9 +113,9 @@ class Trainer:
 def batches(task: Task, config: Config, seed: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and their rows; the same order for a seed in every arm."""
     draw = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(task.x), generator=draw).to(task.x.device).split(config.batch):  # type: ignore[no-untyped-call]
-            yield (task.x[rows] if task.augment is None else task.augment(task.x[rows], draw)), rows
+    for numbers in random_batches.epochs(epochs, len(task.x), config.batch, draw):
+        rows = numbers.to(task.x.device)
+        yield (task.x[rows] if task.augment is None else task.augment(task.x[rows], draw)), rows
 
 
 def post_training(trainer: Trainer) -> Metrics:

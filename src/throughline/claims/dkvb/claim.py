@@ -1,7 +1,4 @@
-"""A key-value bottleneck against a linear probe and an MLP on a stream of classes ("Discrete Key-Value Bottleneck",
-arXiv 2207.11240): MNIST behind an Omniglot encoder by default, the user's table or image folder, CIFAR-10 at paper
-scale.
-"""
+"""The bottleneck's claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +7,10 @@ import torch
 from throughline.claims.dkvb import toy
 from throughline.claims.dkvb.config import Config
 from throughline.claims.dkvb.data import check, load
-from throughline.claims.dkvb.training import learner, predict, schedule, standardized, step, usage
+from throughline.claims.dkvb.training import learner, standardized, step, usage
+from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.random_batches import by_task
+from throughline.claims.shared.stream_figures import accuracy_by_task, course
 from throughline.continual.streams import class_incremental
 from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
@@ -82,10 +82,11 @@ class StreamWithoutForgetting(Claim):
         of_task = [torch.isin(split.test_y, split.y[rows]) for rows in stream]
         accuracies = torch.zeros(len(stream), len(stream), dtype=torch.float64)  # after each task (row), on each task
         counts = [usage(head)]
-        for task, batches in enumerate(schedule(stream, config, draw, mixed=arm.startswith("iid_"))):
+        mixed = arm.startswith("iid_")
+        for task, batches in enumerate(by_task(stream, config.batch, config.epochs, draw, mixed=mixed)):
             for rows in batches:
                 step(head, optimizer, split.x[rows], split.y[rows], config)
-            right = (predict(head, split.test_x) == split.test_y).double()
+            right = (outputs(head, split.test_x).argmax(-1) == split.test_y).double()  # of all classes
             accuracies[task] = torch.stack([right[rows].mean() for rows in of_task])
             counts.append(usage(head))
             log(task + 1, of=len(stream), accuracy=right.mean())
@@ -93,7 +94,7 @@ class StreamWithoutForgetting(Claim):
         if arm in toy.ARMS:
             log.keep(toy=toy.regions(arm, seed))
         metrics = {"accuracy": float(right.mean())}
-        if not arm.startswith("iid_"):
+        if not mixed:
             metrics["forgetting"] = float((accuracies.diagonal() - accuracies[-1])[:-1].mean())
         return metrics
 
@@ -101,9 +102,11 @@ class StreamWithoutForgetting(Claim):
         from throughline.claims.dkvb import figures as draw
 
         drawn = {
-            "Accuracy on all classes after each task (mean, and range over seeds)": draw.course(results),
+            "Accuracy on all classes after each task (mean, and range over seeds)": course(results),
             "Accuracy at the end, one line per seed": paired_dots(results, "accuracy"),
-            "Accuracy on the test images of each task (columns) after each task (rows)": draw.by_task(results),
+            "Accuracy on the test images of each task (columns) after each task (rows)": accuracy_by_task(
+                results, [arm for arm in results.arms if not arm.startswith("iid_")]
+            ),
             "Eight blobs, two a task: what is decided where (blank: nothing yet) after each, and the data so far": (
                 draw.toy(results)
             ),

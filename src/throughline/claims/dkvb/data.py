@@ -6,31 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from throughline.claims.dkvb.config import Config
-from throughline.claims.dkvb.models import OMNIGLOT_SIDE, characters, embed, omniglot_encoder
 from throughline.claims.shared.backbones import ImageFiles, features, labelled_files, pretrained
 from throughline.claims.shared.classes import class_split, class_table_of
-from throughline.claims.shared.datasets import torchvision_set
+from throughline.claims.shared.datasets import halves, torchvision_set
+from throughline.claims.shared.omniglot_encoder import SIDE, characters, embed, omniglot_encoder
+from throughline.claims.shared.pictures import labelled_images
 from throughline.continual.analytic import RandomExpansion
-from throughline.data import (
-    DataError,
-    Images,
-    digits,
-    image_files,
-    image_folder,
-    mnist,
-    read_image,
-    read_unlabelled,
-    standardize,
-)
+from throughline.data import DataError, image_files, read_image, read_unlabelled, standardize
 from throughline.errors import ThroughlineError
 
 __all__ = ["Split", "check", "load"]
 
 SET_ASIDE = 5  # one training row of so many is for the keys when there is no other unlabelled source
-LUMA = (0.299, 0.587, 0.114)
 OWN = ("omniglot", "random")  # encoders that are made here
 
 
@@ -89,7 +78,7 @@ def _labels(config: Config) -> tuple[np.ndarray, tuple[Any, ...]]:
         if config.data is not None and config.data.kind == "table":
             table, names = class_table_of(config.data)
             return table.y, names
-        images = _built_in(config) if config.data is None else _own_images(config)
+        images = labelled_images(config.data, config.dataset, size=SIDE)
         return images.labels.numpy(), images.classes
     _, labels, names = labelled_files(config.data)
     return labels, names
@@ -121,7 +110,7 @@ def _table(config: Config, seed: int) -> Split:
 
 def _pictures(config: Config, seed: int) -> Split:
     """Images through an encoder that is made here."""
-    images = _built_in(config) if config.data is None else _own_images(config)
+    images = labelled_images(config.data, config.dataset, size=SIDE)
     train, test, aside = _rows(images.labels.numpy(), images.classes, config, seed)
     if config.keys:
         other = torch.stack([read_image(file, images.images.shape[-1]) for file in image_files(config.keys)])
@@ -132,31 +121,13 @@ def _pictures(config: Config, seed: int) -> Split:
     else:
         other = images.images[train].mT  # another data set of the same size, for want of a real one
     parts = images.images[train], images.images[test], other
-    encode: Callable[[Tensor], Tensor]
     if config.encoder == "omniglot":
         network = omniglot_encoder(config.encoder_epochs, seed)
-        x, test_x, keys = (embed(network, _grey(part)) for part in parts)
+        x, test_x, keys = (embed(network, part) for part in parts)
     else:
-        encode = _random_layer(images.images[0].numel(), config, seed)
-        x, test_x, keys = (encode(part.flatten(1)) for part in parts)
+        layer = _random_layer(images.images[0].numel(), config, seed)
+        x, test_x, keys = (layer(part.flatten(1)) for part in parts)
     return Split(x, images.labels[train], test_x, images.labels[test], keys)
-
-
-def _built_in(config: Config) -> Images:
-    return digits() if config.dataset == "digits" else mnist()
-
-
-def _own_images(config: Config) -> Images:
-    assert config.data is not None
-    return image_folder(config.data.path, size=config.data.size or OMNIGLOT_SIDE)
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Images as the Omniglot encoder reads them: ``(n, 1, 28, 28)``."""
-    if images.shape[1] == 3:
-        images = (images * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    side = (OMNIGLOT_SIDE, OMNIGLOT_SIDE)
-    return images if images.shape[-2:] == side else F.interpolate(images, size=side, mode="bilinear", antialias=True)
 
 
 def _random_layer(width: int, config: Config, seed: int) -> Callable[[Tensor], Tensor]:
@@ -168,9 +139,7 @@ def _through_pretrained(config: Config, seed: int) -> Split:
     encoder, transform = pretrained(config.encoder)
     encoder.to(config.device)
     if config.data is None:
-        train, test = (
-            torchvision_set("CIFAR10", train=part, transform=transform, download=True) for part in (True, False)
-        )
+        train, test = halves("CIFAR10", transform=transform)
         other = torchvision_set("CIFAR100", train=True, transform=transform, download=True)
         (x, y), (test_x, test_y), (keys, _) = (features(encoder, part, config.device) for part in (train, test, other))
         return Split(x, y, test_x, test_y, keys)

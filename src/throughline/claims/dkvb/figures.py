@@ -1,56 +1,16 @@
 """Pictures of the bottleneck's claim, from stored results."""
 
-import textwrap
-
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from throughline.claims.dkvb.toy import ARMS, CLASSES, REACH, UNDECIDED, blobs
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, draw_bands, first_kept, kept_by_arm, subplots
+from throughline.lab.plots import PALETTE, first_kept, kept_by_arm, subplots
 
-__all__ = ["by_task", "course", "toy", "writers"]
+__all__ = ["toy", "writers"]
 
 CLASS_COLORS = ("#e0692f", "#2f7fd6", "#2a9d62", "#a763c9", "#c9a227", "#d6477f", "#3aa6a6", "#8c6d4f")
-
-
-def course(results: Results) -> Figure | None:
-    figure, axis = subplots(size=(7.8, 3.6))
-    draw_bands(axis, results, "accuracy")
-    if not axis.lines:
-        return None
-    for line in axis.lines:
-        line.set_marker("o")
-        line.set_markersize(3.5)
-    last = max(int(np.max(np.asarray(line.get_xdata()))) for line in axis.lines)
-    axis.plot([1, last], [1 / last, 1], color=BASELINE, linewidth=0.9, linestyle=":", label="all that was shown so far")
-    axis.set_xticks(range(1, last + 1))
-    axis.set_xlabel("tasks learned")
-    axis.set_ylabel("accuracy on all classes")
-    axis.set_ylim(0, 1.02)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
-
-
-def by_task(results: Results) -> Figure | None:
-    arms = [arm for arm in results.arms if not arm.startswith("iid_")]
-    kept = kept_by_arm(results, "tasks", arms)
-    means = {arm: np.mean([arrays["tasks"] for arrays in seeds], 0) for arm, seeds in kept.items()}
-    if not means:
-        return None
-    figure, axes = subplots(1, len(means), size=(1.9 * len(means) + 0.8, 2.6), squeeze=False)
-    for axis, (arm, mean) in zip(axes.flat, means.items(), strict=True):
-        learned = np.ma.masked_where(np.triu(np.ones_like(mean), 1) > 0, mean)  # later tasks: nothing to know yet
-        drawn = axis.imshow(learned, vmin=0, vmax=1, cmap="viridis")
-        places = range(len(mean))
-        axis.set_xticks(places, [str(place + 1) for place in places])
-        axis.set_yticks(places, [str(place + 1) for place in places])
-        axis.set_title(textwrap.fill(arm.replace("_", " "), 14))
-        axis.set_xlabel("tested on task")
-    axes[0, 0].set_ylabel("after task")
-    figure.colorbar(drawn, ax=axes, shrink=0.8, label="accuracy")
-    return figure
 
 
 def toy(results: Results) -> Figure | None:
@@ -70,8 +30,7 @@ def toy(results: Results) -> Figure | None:
             axis.imshow(seen, origin="lower", extent=extent, cmap=colors, vmin=0, vmax=CLASSES - 1, alpha=0.45)
             shown = y < (task + 1) * (CLASSES // tasks)
             axis.scatter(*x[shown].T, c=y[shown], cmap=colors, vmin=0, vmax=CLASSES - 1, s=3, linewidths=0)
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(f"after task {task + 1}")
         axes[row, 0].set_ylabel(arm.replace("_", " "))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims.shared.convnets import mlp
 from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 
 __all__ = ["ARMS", "CLASSES", "REACH", "UNDECIDED", "blobs", "regions"]
@@ -54,7 +55,7 @@ def _head(arm: str, seed: int) -> tuple[nn.Module, float]:
         if arm == "linear_probe":
             return nn.Linear(2, CLASSES), LR
         if arm == "mlp":
-            return nn.Sequential(nn.Linear(2, 128), nn.ReLU(), nn.Linear(128, CLASSES)), LR
+            return mlp(2, 128, CLASSES), LR
         draw = torch.Generator().manual_seed(seed)
         bottleneck = KeyValueBottleneck(2, CLASSES, num_codebooks=1, num_pairs=PAIRS, dim_key=2, projection="none")
         plane = (2 * torch.rand(4_000, 2, generator=draw) - 1) * REACH  # unlabelled, and not the blobs

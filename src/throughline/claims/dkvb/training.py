@@ -1,6 +1,4 @@
-"""The arms of the bottleneck's claim: their heads, and how a stream is put before them."""
-
-from collections.abc import Iterator
+"""The arms of the bottleneck's claim: their heads, and how these are trained."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +6,10 @@ from torch.nn import functional as F
 
 from throughline.claims.dkvb.config import Config
 from throughline.claims.dkvb.data import Split
+from throughline.claims.shared.convnets import mlp
 from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 
-__all__ = ["learner", "predict", "schedule", "standardized", "step", "usage"]
+__all__ = ["learner", "standardized", "step", "usage"]
 
 
 def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tuple[nn.Module, float]:
@@ -26,8 +25,7 @@ def learner(arm: str, config: Config, split: Split, draw: torch.Generator) -> tu
     if "linear_probe" in arm:
         return nn.Linear(width, classes), rates[arm]
     if "mlp" in arm:
-        hidden = config.hidden
-        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes)), rates[arm]
+        return mlp(width, config.hidden, classes), rates[arm]
     bottleneck = KeyValueBottleneck(
         width,
         classes,
@@ -49,21 +47,6 @@ def standardized(split: Split) -> Split:
     return split._replace(x=x, test_x=test_x, keys=keys)
 
 
-def schedule(stream: list[Tensor], config: Config, draw: torch.Generator, *, mixed: bool) -> Iterator[Iterator[Tensor]]:
-    """For each task its batches of rows; ``mixed`` draws as many from everything."""
-    everything = shuffled(torch.cat(stream), config.batch, draw)
-    for task in stream:
-        batches = everything if mixed else shuffled(task, config.batch, draw)
-        steps = config.epochs * -(-len(task) // config.batch)
-        yield (next(batches) for _ in range(steps))
-
-
-def shuffled(rows: Tensor, size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    """Batches of ``rows`` without end, each pass in a new order."""
-    while True:
-        yield from torch.split(rows[torch.randperm(len(rows), generator=draw)], size)
-
-
 def step(head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, config: Config) -> None:
     head.train()
     loss = F.cross_entropy(head(x), y, label_smoothing=config.smoothing)
@@ -71,13 +54,6 @@ def step(head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(head.parameters(), config.clip)
     optimizer.step()
-
-
-@torch.no_grad()
-def predict(head: nn.Module, x: Tensor) -> Tensor:
-    """The best of all classes, ``(n,)``, whatever the task."""
-    head.eval()
-    return torch.cat([head(part).argmax(-1) for part in torch.split(x, 1024)])
 
 
 def usage(head: nn.Module) -> Tensor:

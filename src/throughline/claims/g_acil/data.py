@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from throughline.claims.g_acil.config import Config
-from throughline.claims.shared.backbones import ImageFiles, features, headless, labelled_files
+from throughline.claims.shared.backbones import ImageFiles, centre_crop, features, headless, labelled_files
+from throughline.claims.shared.class_tables import standardized_parts
 from throughline.claims.shared.classes import class_split, class_table_of
 from throughline.claims.shared.datasets import halves
-from throughline.data import DataError, Source, digits, mnist, standardize
+from throughline.claims.shared.pictures import labelled_images
+from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
-from throughline.lab import require
 
 __all__ = ["Split", "check", "load"]
 
 MOST_FEATURES = 5_000  # of raw data: one m × m matrix of streaming LDA is then 200 MB
-CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the backbones were trained
 
 
 class Split(NamedTuple):
@@ -50,15 +50,12 @@ def load(config: Config, seed: int) -> Split:
     if config.data is not None and config.data.kind == "table":
         table, classes = class_table_of(config.data)
         _check_width(table.x.shape[1], config.data)
-        train, test = class_split(table.y, classes, seed, config.test, source=config.data, setting="test")
-        x, test_x = map(torch.from_numpy, standardize(table.x[train], table.x[test]))
-        y, test_y = (torch.from_numpy(table.y[part]) for part in (train, test))
+        rows = class_split(table.y, classes, seed, config.test, source=config.data, setting="test")
+        (x, y), (test_x, test_y) = standardized_parts(table, rows)
         return Split(x, y, test_x, test_y)
+    images = labelled_images(config.data, config.dataset)
     if config.data is not None:
-        images = config.data.images()
         _check_width(images.images[0].numel(), config.data)
-    else:
-        images = digits() if config.dataset == "digits" else mnist()
     return _split(images.images.flatten(1), images.labels, images.classes, config, seed)
 
 
@@ -87,15 +84,7 @@ def _pictures(config: Config) -> tuple[Any, ...]:
         raise DataError(
             f"{config.data.path}: a backbone ({config.backbone}) reads images, and this is a table; --set backbone="
         )
-    transforms = require("torchvision.transforms", extra="paper")
-    transform = transforms.Compose(
-        [
-            transforms.Resize(config.pixels),
-            transforms.CenterCrop(config.pixels),
-            transforms.ToTensor(),
-            transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
-        ]
-    )
+    transform = centre_crop(config.pixels, config.pixels)
     if config.data is not None:
         files, labels, _ = labelled_files(config.data)
         return (ImageFiles(files, transform, labels.tolist()),)

@@ -1,21 +1,16 @@
-"""GroCo against NT-Xent ("Learning by Sorting: Self-supervised Learning with Group Ordering Constraints", arXiv
-2301.02009): Omniglot drawings by default, the user's image folder, ImageNet at paper scale.
-"""
+"""GroCo's claim: its arms, scales and checks, and what one arm does on one seed."""
 
 import os
 from typing import TYPE_CHECKING
 
 from throughline.claims.groco.config import NEGATIVES, Config
 from throughline.claims.groco.data import load
-from throughline.claims.groco.evaluation import (
-    DRAWN_STEEPNESS,
-    keep_pictures,
-    knn_accuracy,
-    linear_accuracy,
-)
-from throughline.claims.groco.models import convnet, projection
+from throughline.claims.groco.evaluation import DRAWN_STEEPNESS, keep_pictures
+from throughline.claims.groco.models import encoder_of, projection
 from throughline.claims.groco.training import train
 from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.neighbour_figures import neighbours
+from throughline.claims.shared.probes import knn_accuracy, linear_accuracy
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
 from throughline.lab import Beats, Claim, Log, Quote, Results, require
@@ -79,7 +74,7 @@ class GroupOrdering(Claim):
 
             return train_imagenet(arm, config, seed, log)
         split = load(config, seed)
-        encoder, projector = convnet(split.bank.shape[1]), projection(128, 128, 128)
+        encoder, projector = encoder_of(split.bank.shape[1]), projection(128, 128, 128)
         train(encoder, projector, arm, config, split, seed, log)
         bank, queries = (outputs(encoder, split.scaled(x)) for x in (split.bank, split.queries))
         keep_pictures(encoder, projector, bank, queries, split, seed, log)
@@ -97,7 +92,7 @@ class GroupOrdering(Claim):
             "Margins after training: similarity of the other view minus that of the hardest negative": draw.margins(
                 results
             ),
-            "Queries (left) and their nearest neighbours; a frame marks the right class": draw.neighbours(results),
+            "Queries (left) and their nearest neighbours; a frame marks the right class": neighbours(results),
             f"Mean P of training images after an epoch and at the end, at steepness {DRAWN_STEEPNESS:g} (at the loss's "
             "1 it hardly changes): rows are sorted positions, columns an anchor's negatives and its positive": (
                 draw.permutations(results)

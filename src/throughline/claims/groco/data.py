@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from throughline.claims.groco.config import Config
 from throughline.claims.shared.augmentation import affine_view, photo_view
 from throughline.claims.shared.classes import class_split
-from throughline.data import digits, image_folder, omniglot
+from throughline.claims.shared.pictures import labelled_images, resized
+from throughline.data import omniglot
 
 __all__ = ["Split", "load"]
 
@@ -36,14 +36,11 @@ def load(config: Config, seed: int) -> Split:
     """Images, split by drawer (Omniglot) or 75 to 25 within each class."""
     if config.data is None and config.images == "omniglot":
         drawn = omniglot()
-        small = F.interpolate(drawn.images, size=(config.size, config.size), mode="bilinear", antialias=True)
         queries = torch.randperm(20, generator=torch.Generator().manual_seed(seed))[:5]
         test = torch.isin(drawn.drawers, queries)
-        return _split(small, drawn.labels, ~test, test, affine_view)
-    if config.data is None:
-        images, view = digits(), affine_view
-    else:
-        images, view = image_folder(config.data.path, size=config.data.size or 32), photo_view
+        return _split(resized(drawn.images, config.size), drawn.labels, ~test, test, affine_view)
+    images = labelled_images(config.data, config.images, size=32)
+    view = affine_view if config.data is None else photo_view
     rows = class_split(images.labels, images.classes, seed, 0.25, source=config.data)
     train, test = map(torch.as_tensor, rows)
     return _split(images.images, images.labels, train, test, view)

@@ -1,4 +1,4 @@
-"""How good GroCo's features are: the vote of nearest neighbours, a linear probe, and how groups are ordered."""
+"""What GroCo's features order, and what the pictures show of them."""
 
 import torch
 from torch import Tensor, nn
@@ -7,44 +7,14 @@ from torch.nn import functional as F
 from throughline.claims.groco.config import NEGATIVES
 from throughline.claims.groco.data import Split
 from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.probes import nearest_neighbours
 from throughline.core.sorting import relaxed_sort
 from throughline.lab import Log
 
-__all__ = [
-    "DRAWN_STEEPNESS",
-    "keep_pictures",
-    "knn_accuracy",
-    "linear_accuracy",
-    "ordering",
-]
+__all__ = ["DRAWN_STEEPNESS", "keep_pictures", "ordering"]
 
 DRAWN_STEEPNESS = 30.0
 SHOWN, NEIGHBOURS = 5, 5  # anchors, and nearest neighbours of each, in the picture
-
-
-def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, *, k: int) -> float:
-    """Accuracy of the vote of the k most similar of the bank (cosine), each with weight exp(similarity / 0.07)."""
-    similarity, nearest = nearest_neighbours(bank, queries, k)
-    votes = torch.zeros(len(queries), int(bank_labels.max()) + 1, device=bank.device)
-    votes.scatter_add_(1, bank_labels[nearest], (similarity / 0.07).exp())
-    return float((votes.argmax(1) == query_labels).double().mean())
-
-
-def nearest_neighbours(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest cosine similarities of every query and their rows in the bank, ``(n, k)`` each."""
-    bank = F.normalize(bank, dim=-1)
-    parts = [(F.normalize(q, dim=-1) @ bank.T).topk(min(k, len(bank))) for q in torch.split(queries, 512)]
-    return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
-
-
-def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor) -> float:
-    """Accuracy of a logistic regression on the standardised features."""
-    from sklearn.linear_model import LogisticRegression
-
-    std, mean = torch.std_mean(bank, 0)
-    x, q = ((f - mean) / std.clamp_min(1e-6) for f in (bank, queries))
-    probe = LogisticRegression(C=0.1, tol=1e-3, max_iter=500).fit(x.numpy(), bank_labels.numpy())
-    return float(probe.score(q.numpy(), query_labels.numpy()))
 
 
 @torch.no_grad()

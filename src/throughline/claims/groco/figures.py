@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from throughline.lab import Results
-from throughline.lab.plots import arm_color, bare, draw_bands, first_kept, kept_by_arm, subplots
+from throughline.lab.plots import arm_color, draw_bands, kept_by_arm, matrices, subplots
 
-__all__ = ["curves", "margins", "neighbours", "permutations"]
+__all__ = ["curves", "margins", "permutations"]
 
 
 def curves(results: Results) -> Figure | None:
@@ -44,39 +44,16 @@ def margins(results: Results) -> Figure | None:
     return figure
 
 
-def neighbours(results: Results) -> Figure | None:
-    first = first_kept(results, "shown")
-    if first is None:
-        return None
-    kept = first[1]
-    rows, columns = next(iter(kept.values()))["shown"].shape[:2]
-    figure, axes = subplots(rows, len(kept) * columns, size=(2.7 * len(kept), 0.5 * rows + 0.3), squeeze=False)
-    for axis in axes.flat:
-        bare(axis)
-    for block, (arm, arrays) in enumerate(kept.items()):
-        axes[0, block * columns + columns // 2].set_title(arm.replace("_", " "))
-        for row, column in np.ndindex(rows, columns):
-            axis = axes[row, block * columns + column]
-            image = arrays["shown"][row, column].transpose(1, 2, 0)
-            axis.imshow(image.squeeze(), cmap="gray_r", alpha=1.0 if column else 0.55)
-            if column and arrays["right"][row, column - 1]:
-                axis.spines[:].set(visible=True, color="#2a9d62", linewidth=2.0)
-    return figure
-
-
 def permutations(results: Results) -> Figure | None:
     kept = {when: kept_by_arm(results, when, results.claim.arms) for when in ("early", "late")}
-    panels = [
-        (f"{arm}, {when}", kept[when][arm][0][when]) for arm in results.claim.arms for when in kept if arm in kept[when]
-    ]
+    panels = {
+        f"{arm}, {when}": kept[when][arm][0][when] for arm in results.claim.arms for when in kept if arm in kept[when]
+    }
     if not panels:
         return None
-    figure, axes = subplots(1, len(panels), size=(2.0 * len(panels) + 0.6, 2.3), squeeze=False)
-    top = max(float(p.max()) for _, p in panels)
-    for axis, (title, p) in zip(axes.flat, panels, strict=True):
-        drawn = axis.imshow(p, vmin=0, vmax=top, cmap="viridis")
-        axis.set_title(title)
+    top = max(float(p.max()) for p in panels.values())
+    figure, axes = matrices(panels, size=(2.0 * len(panels) + 0.6, 2.3), high=top)
+    for axis, p in zip(axes, panels.values(), strict=True):
         axis.set_xticks([0, len(p) - 1], ["negatives", "positive"])
         axis.set_yticks([0, len(p) - 1], ["lowest", "highest"])
-    figure.colorbar(drawn, ax=axes, shrink=0.8)
     return figure

@@ -1,21 +1,16 @@
 """Networks of GroCo's claim: a small encoder, and the paper's projector."""
 
-from itertools import pairwise
-
 import torch
 from torch import nn
 
-__all__ = ["convnet", "projection"]
+from throughline.claims.shared.convnets import strided
+
+__all__ = ["encoder_of", "projection"]
 
 
-def convnet(channels: int) -> nn.Sequential:
+def encoder_of(channels: int) -> nn.Sequential:
     """Four strided convolutions to 128 features."""
-    widths = (channels, 16, 32, 64, 128)
-    blocks = [
-        nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
-        for a, b in pairwise(widths)
-    ]
-    network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(*strided((channels, 16, 32, 64, 128)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -10,22 +10,16 @@ from torch.nn import functional as F
 
 from throughline.claims.groco.config import NEGATIVES, Config
 from throughline.claims.groco.data import Split
-from throughline.claims.groco.evaluation import knn_accuracy, ordering
+from throughline.claims.groco.evaluation import ordering
+from throughline.claims.shared.contrastive import nt_xent
 from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.probes import knn_accuracy
 from throughline.discrete.ordering import GroupOrderingLoss
 from throughline.lab import Log
 
-__all__ = ["infonce", "infonce_hardest", "train"]
+__all__ = ["infonce_hardest", "train"]
 
 EVALUATIONS = 5  # k-NN accuracies along a run
-
-
-def infonce(z: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of two views ``(2, B, D)``: each of the 2B finds its partner among the other 2B - 1."""
-    views = F.normalize(z.flatten(0, 1), dim=-1)
-    logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
-    partner = torch.arange(len(views), device=z.device).roll(z.shape[1])
-    return F.cross_entropy(logits, partner)
 
 
 def infonce_hardest(z: Tensor, temperature: float, negatives: int) -> Tensor:
@@ -43,7 +37,7 @@ def objective(arm: str, temperature: float) -> Callable[[Tensor], Tensor]:
     if arm == "groco":
         return GroupOrderingLoss(NEGATIVES)
     if arm == "infonce":
-        return partial(infonce, temperature=temperature)
+        return partial(nt_xent, temperature=temperature)
     return partial(infonce_hardest, temperature=temperature, negatives=NEGATIVES)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from throughline.claims.lpn.config import Config
 from throughline.claims.lpn.deblurring import blur, restored
 from throughline.claims.lpn.tasks import Phase, Pictures, Task, rises
+from throughline.claims.shared.pictures import grey
 from throughline.data import DataError, Source, image_files, read_image
 from throughline.lab import Log
 from throughline.physics.proximal import (
@@ -25,7 +26,6 @@ NOISE = (0.0, 0.05, 0.1, 0.2, 0.3)
 BLUR = (0.0, 0.5, 1.0, 2.0, 4.0)
 MIXTURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEWTON = 50  # steps of an inversion
-GREY = (0.299, 0.587, 0.114)
 FEWEST = 40  # images of a folder
 
 SIDE = 28  # pixels of own images, unless --size says
@@ -79,8 +79,7 @@ def folder(source: Source, seed: int) -> Pictures:
         raise DataError(f"{path}: {len(files)} images; at least {FEWEST} are wanted")
     if side % 4:
         raise DataError(f"{path}: the side must be a multiple of 4, got --size {side}; give --size 28 or 64")
-    weights = torch.tensor(GREY).view(3, 1, 1)
-    images = torch.stack([(read_image(file, side) * weights).sum(0, keepdim=True) for file in files])
+    images = torch.stack([grey(read_image(file, side)) for file in files])
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
     test, train = images[: len(images) // 5], images[len(images) // 5 :]
     return Pictures(lambda rows: train[rows], len(train), test)

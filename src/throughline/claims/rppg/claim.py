@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from throughline.claims.rppg.config import Config
-from throughline.claims.rppg.data import check, load, strengths
-from throughline.claims.rppg.domains import Domains
+from throughline.claims.rppg.data import Domains, check, load, strengths
 from throughline.claims.rppg.training import CLASSICAL, fit, measure, predict
+from throughline.claims.shared.agreement_figures import bland_altman, estimates
+from throughline.claims.shared.pulse_figures import clip
 from throughline.lab import Beats, Claim, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+DOMAINS = {"same_rates": "held-out, like the training videos", "cross_rates": "never seen"}  # of the pictures
 
 
 class ReadsPulseInHardVideos(Claim):
@@ -112,9 +115,13 @@ class ReadsPulseInHardVideos(Claim):
             "Mean error on videos never seen, one line for each seed": paired_dots(
                 results, "cross_mae", label="mean absolute error in bpm"
             ),
-            "Estimated against true heart rate, a dot for each video (all seeds)": draw.scatter(results),
-            "Bland-Altman: error against the mean of truth and estimate, bias and limits": draw.agreement(results),
+            "Estimated against true heart rate, a dot for each video (all seeds)": estimates(
+                results, DOMAINS, "bpm", limits=(45, 150)
+            ),
+            "Bland-Altman: error against the mean of truth and estimate, bias and limits": bland_altman(
+                results, DOMAINS, "bpm"
+            ),
             "Mean error against motion (in easy light) and against light (on calm faces)": draw.difficulty(results),
-            "A hard clip's pulse, band-passed, and its spectrum": draw.one_clip(results),
+            "A hard clip's pulse, band-passed, and its spectrum": clip(results, results.config.fs),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}

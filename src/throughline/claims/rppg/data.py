@@ -3,25 +3,28 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from throughline.claims.rppg.config import Config, Difficulty
-from throughline.claims.rppg.domains import Domains
-from throughline.claims.shared.pulse_videos import Video, decoded, span
+from throughline.claims.shared.pulse_videos import Video, decoded, generated, own, span
 from throughline.data import DataError
-from throughline.data.cache import kept
 from throughline.errors import ThroughlineError
 from throughline.lab import require
-from throughline.sensing.pulse import synthetic_pulse_video
 
-__all__ = ["STRENGTHS", "check", "load", "strengths"]
+__all__ = ["STRENGTHS", "Domains", "check", "load", "strengths"]
 
 STRENGTHS = (0.0, 0.4, 0.8, 1.2)  # of motion and of light, one at a time, for the pictures
 SHORTEST = 5.0  # seconds of a video: enough for a spectrum
+
+
+class Domains(NamedTuple):
+    """Videos to train on, held-out ones like them, and the others that the claim is about."""
+
+    train: list[Video]
+    same: list[Video]
+    cross: list[Video]
 
 
 def check(config: Config) -> None:
@@ -67,22 +70,7 @@ def strengths(config: Config, seed: int) -> dict[str, list[list[Video]]]:
 
 
 def _generated(config: Config, how: Difficulty, count: int, seed: int) -> list[Video]:
-    sizes = {"frames": config.frames, "size": config.size, "fs": config.fs}
-
-    def make() -> dict[str, Tensor]:
-        draw = torch.Generator().manual_seed(seed)
-        made = synthetic_pulse_video(count, **sizes, **asdict(how), generator=draw)  # type: ignore[arg-type]
-        return {**made, "frames": (made["frames"] * 255).round().byte()}
-
-    found = kept("rppg", {"version": 2, "count": count, "seed": seed, **sizes, **asdict(how)}, make)
-    return [
-        Video(str(place), float(bpm), pulse, config.frames, partial(_part, frames))
-        for place, (frames, pulse, bpm) in enumerate(zip(found["frames"], found["pulse"], found["bpm"], strict=True))
-    ]
-
-
-def _part(frames: Tensor, start: int, stop: int) -> Tensor:
-    return frames[:, start:stop]
+    return generated(count, frames=config.frames, size=config.size, fs=config.fs, seed=seed, **asdict(how))
 
 
 def _own(config: Config, seed: int) -> Domains:
@@ -97,20 +85,14 @@ def _own(config: Config, seed: int) -> Domains:
     held = {subjects[i] for i in order[: max(1, round(config.test * len(subjects)))]}
     train, same, cross = [], [], []
     for item in labelled:
-        video = decoded(str(item.path), config.framing, config.data.digest)
+        frames = decoded(str(item.path), config.framing, config.data.digest)
         least = max(config.crop, math.ceil(SHORTEST * config.fs))
-        if video.shape[1] < least:
+        if frames.shape[1] < least:
             raise DataError(
-                f"{item.path}: {video.shape[1]} frames at {config.fs:g} a second, and {least} or more are wanted "
+                f"{item.path}: {frames.shape[1]} frames at {config.fs:g} a second, and {least} or more are wanted "
                 f"({SHORTEST:g} s, and crop={config.crop})"
             )
-        pulse = None
-        if item.pulse is not None:
-            time = np.arange(video.shape[1]) / config.fs
-            if item.pulse[0, 0] > time[-1] or item.pulse[0, -1] < time[-1] - 1:
-                raise DataError(f"{item.path}.pulse.csv: its times must cover the video's {time[-1]:.1f} seconds")
-            pulse = torch.from_numpy(np.interp(time, *item.pulse)).float()
-        whole = Video(item.path.name, item.bpm, pulse, video.shape[1], partial(_part, video))
+        whole = own(item, frames, config.fs)
         if item.subject in held:
             cross.append(whole)
         elif whole.length >= config.crop + config.frames:

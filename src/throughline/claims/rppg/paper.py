@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from throughline.claims.rppg.config import Config
-from throughline.claims.rppg.domains import Domains
+from throughline.claims.rppg.data import Domains
 from throughline.claims.shared.pulse_videos import mmpd, pure, rated, span
 from throughline.data import DataError
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from throughline.claims.rppg.config import Config
-from throughline.claims.rppg.rates import rate, snr
+from throughline.claims.shared.pulse_crops import random_crops
+from throughline.claims.shared.pulse_rates import rate, rate_errors, snr
 from throughline.claims.shared.pulse_videos import Video
 from throughline.errors import ThroughlineError
 from throughline.lab import Log
@@ -65,27 +66,9 @@ def fit(arm: str, videos: list[Video], config: Config, seed: int, log: Log) -> n
 
 def batch(videos: list[Video], config: Config, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Random crops: frames, waveforms, whether these are known, and rates."""
-    frames, pulses, known, rates = [], [], [], []
-    for place in torch.randint(len(videos), (config.batch,), generator=draw).tolist():
-        video = videos[place]
-        start = int(torch.randint(video.length - config.crop + 1, (), generator=draw))
-        part = video.read(start, start + config.crop)
-        frames.append(part.flip(-1) if torch.rand((), generator=draw) < 0.5 else part)
-        known.append(video.pulse is not None)
-        pulses.append(torch.zeros(config.crop) if video.pulse is None else video.pulse[start : start + config.crop])
-        rates.append(video.bpm)
-    pulse = torch.stack(pulses)
-    flags, given = torch.tensor(known), torch.tensor(rates)
-    found = rate(pulse, config.fs)
-    bpm = torch.where(flags & found.isfinite(), found, given)
-    low, high = PulseLoss(config.fs).bpm_range
-    device = config.device
-    return (
-        (torch.stack(frames).to(device).float() / 255),
-        pulse.to(device),
-        flags.to(device),
-        bpm.clamp(low, high - 1).to(device),
-    )
+    crops = random_crops(videos, config.batch, config.crop, config.fs, draw)
+    frames, pulse, known, bpm = (part.to(config.device) for part in crops)
+    return frames.float() / 255, pulse, known, bpm
 
 
 def _loss(
@@ -123,14 +106,9 @@ def measure(pulses: list[Tensor], videos: list[Video], config: Config) -> tuple[
     truth = torch.tensor([video.bpm for video in videos])
     found = torch.stack([rate(pulse, config.fs) for pulse in pulses])
     found = torch.where(found.isfinite(), found, MIDDLE)
-    error = found - truth
     levels = [snr(pulse, config.fs, video.bpm) for pulse, video in zip(pulses, videos, strict=True)]
-    spread = min(float(found.std()), float(truth.std())) if len(videos) > 1 else 0.0
     scores = {
-        "mae": float(error.abs().mean()),
-        "rmse": float(error.square().mean().sqrt()),
-        "mape": float((error.abs() / truth).mean()) * 100,
-        "r": float(torch.corrcoef(torch.stack([truth, found]))[0, 1]) if spread > 0 else 0.0,
+        **rate_errors(found, truth),
         "snr": float(np.mean([s if math.isfinite(s) else 0.0 for s in levels])),
     }
     return scores, torch.stack([truth, found]).numpy()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from throughline.claims.shared.pictures import grey
+
 __all__ = ["affine_view", "photo_view", "shifted_and_mirrored"]
 
 
@@ -37,19 +39,20 @@ def photo_view(x: Tensor, draw: torch.Generator) -> Tensor:
     area, ratio, left, top = _uniform(len(x), draw, (0.2, 1), (math.log(3 / 4), math.log(4 / 3)), (-1, 1), (-1, 1))
     width = (area * ratio.exp()).sqrt().clamp(max=1)
     height = (area / ratio.exp()).sqrt().clamp(max=1)
-    mirror, grey, jitter = (u < p for u, p in zip(_uniform(len(x), draw, *[(0, 1)] * 3), (0.5, 0.2, 0.8), strict=True))
+    mirror, colourless, jitter = (
+        u < p for u, p in zip(_uniform(len(x), draw, *[(0, 1)] * 3), (0.5, 0.2, 0.8), strict=True)
+    )
     theta = torch.zeros(len(x), 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = torch.where(mirror, -width, width), left * (1 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, top * (1 - height)
     view = _warped(x, theta, "border")
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     bright, contrast, saturation = (
         torch.where(jitter, u, 1.0).view(-1, 1, 1, 1) for u in _uniform(len(x), draw, *[(0.6, 1.4)] * 3)
     )
     view = (view * bright).clamp(0, 1)
-    view = torch.lerp((view * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True), view, contrast).clamp(0, 1)
-    saturation = torch.where(grey.view(-1, 1, 1, 1), 0.0, saturation)
-    return torch.lerp((view * luma).sum(1, keepdim=True), view, saturation).clamp(0, 1)
+    view = torch.lerp(grey(view).mean((2, 3), keepdim=True), view, contrast).clamp(0, 1)
+    saturation = torch.where(colourless.view(-1, 1, 1, 1), 0.0, saturation)
+    return torch.lerp(grey(view), view, saturation).clamp(0, 1)
 
 
 def _uniform(n: int, draw: torch.Generator, *ranges: tuple[float, float]) -> tuple[Tensor, ...]:

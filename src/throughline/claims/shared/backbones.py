@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from throughline.data import Source, image_files
 from throughline.lab import require
 
-__all__ = ["ImageFiles", "features", "headless", "labelled_files", "pretrained"]
+__all__ = ["ImageFiles", "centre_crop", "features", "headless", "labelled_files", "pretrained"]
 
+CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the backbones were trained
 HEADS = ("fc", "classifier", "heads", "head")  # where torchvision's models keep their last layer
 
 
@@ -48,6 +49,19 @@ def pretrained(name: str) -> tuple[nn.Module, Callable[[Any], Tensor]]:
         return model, weights.DEFAULT.transforms()
     data = require("timm.data", extra="paper")
     return model, data.create_transform(**data.resolve_model_data_config(model))
+
+
+def centre_crop(resize: int, size: int) -> Any:
+    """torchvision's transform of a PIL image for evaluation: resized, the middle cut out, ImageNet's moments."""
+    transforms = require("torchvision.transforms", extra="paper")
+    return transforms.Compose(
+        [
+            transforms.Resize(resize),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
+        ]
+    )
 
 
 @torch.no_grad()

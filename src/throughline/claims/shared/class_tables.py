@@ -1,5 +1,6 @@
 """The user's data as classes to tell apart: rows of every class in every part, and a table in tensors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from throughline.claims.shared.classes import class_table_of
-from throughline.data import DataError, Source, standardize, stratified_split
+from throughline.data import DataError, Source, Table, standardize, stratified_split
 
-__all__ = ["class_rows", "class_table"]
+__all__ = ["class_rows", "class_table", "standardized_parts"]
 
 
 def class_rows(
@@ -43,8 +44,10 @@ def class_table(
     """
     table, classes = class_table_of(source)
     rows = class_rows(source, np.array(classes)[table.y], seed, test=test, validation=validation)
+    return [(x.float(), y.long()) for x, y in standardized_parts(table, rows)], classes
+
+
+def standardized_parts(table: Table, rows: Sequence[NDArray[np.int64]]) -> list[tuple[Tensor, Tensor]]:
+    """Columns ``(n, d)``, standardised by the first part, and labels ``(n,)`` of each part of a table."""
     columns = standardize(*(table.x[part] for part in rows))
-    return [
-        (torch.from_numpy(x).float(), torch.from_numpy(table.y[part]).long())
-        for x, part in zip(columns, rows, strict=True)
-    ], classes
+    return [(torch.from_numpy(x), torch.from_numpy(table.y[part])) for x, part in zip(columns, rows, strict=True)]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["cutout", "jittered", "moved", "noisy", "uniform"]
+from throughline.claims.shared.pictures import grey
 
-LUMA = (0.299, 0.587, 0.114)
+__all__ = ["cutout", "jittered", "moved", "noisy", "uniform"]
 
 
 def moved(x: Tensor, shift: Tensor, rotation: Tensor, draw: torch.Generator) -> Tensor:
@@ -38,16 +38,16 @@ def jittered(x: Tensor, values: Mapping[str, Tensor], draw: torch.Generator) -> 
         return (values[name].to(x.dtype) * uniform(len(x), draw, x)).view(-1, 1, 1, 1)
 
     x = (x * (1 + factor("brightness"))).clamp(0, 1)
-    mean = _grey(x).mean((1, 2, 3), keepdim=True)
+    mean = grey(x).mean((1, 2, 3), keepdim=True)
     x = (mean + (x - mean) * (1 + factor("contrast"))).clamp(0, 1)
-    grey = _grey(x)
-    colour = (x - grey) * (1 + factor("saturation"))
+    luma = grey(x)
+    colour = (x - luma) * (1 + factor("saturation"))
     angle = 2 * math.pi * factor("hue")
     # a turn around the axis (1, 1, 1) keeps what is grey
     across = (colour.roll(1, 1) - colour.roll(-1, 1)) / math.sqrt(3)
     along = colour.mean(1, keepdim=True)
     turned = along + (colour - along) * angle.cos() + across * angle.sin()
-    return (grey + turned).clamp(0, 1)
+    return (luma + turned).clamp(0, 1)
 
 
 def cutout(x: Tensor, holes: Tensor, length: Tensor, draw: torch.Generator) -> Tensor:
@@ -68,7 +68,3 @@ def cutout(x: Tensor, holes: Tensor, length: Tensor, draw: torch.Generator) -> T
 def uniform(n: int, draw: torch.Generator, like: Tensor) -> Tensor:
     """On ±1."""
     return (2 * torch.rand(n, generator=draw) - 1).to(like.device)
-
-
-def _grey(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)

@@ -1,8 +1,8 @@
-"""Videos of faces with their pulse, read in parts: a user's file, and PURE and MMPD in their public layouts."""
+"""Videos of faces with their pulse, read in parts: generated or a user's, and PURE and MMPD in their public layouts."""
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from throughline.data import DataError
+from throughline.data import DataError, LabelledVideo
 from throughline.data.cache import kept
-from throughline.sensing.pulse import heart_rate, read_video
+from throughline.sensing.pulse import heart_rate, read_video, synthetic_pulse_video
 
-__all__ = ["Framing", "Video", "decoded", "mmpd", "pure", "rated", "span"]
+__all__ = ["Framing", "Video", "decoded", "generated", "mmpd", "own", "pure", "rated", "span"]
 
 
 class Framing(NamedTuple):
@@ -49,6 +49,33 @@ def rated(video: Video, fs: float) -> Video:
     """The same with the rate of its waveform."""
     assert video.pulse is not None
     return video._replace(bpm=float(heart_rate(video.pulse, fs)))
+
+
+def generated(count: int, *, frames: int, size: int, fs: float, seed: int, **scene: Any) -> list[Video]:
+    """Clips by `synthetic_pulse_video`, whose other options are ``scene``; they are kept once they are made."""
+    sizes = {"frames": frames, "size": size, "fs": fs}
+
+    def make() -> dict[str, Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        made = synthetic_pulse_video(count, **sizes, **scene, generator=draw)  # type: ignore[arg-type]
+        return {**made, "frames": (made["frames"] * 255).round().byte()}
+
+    found = kept("rppg", {"version": 2, "count": count, "seed": seed, **sizes, **scene}, make)
+    return [
+        Video(str(place), float(bpm), pulse, frames, partial(_part, clip))
+        for place, (clip, pulse, bpm) in enumerate(zip(found["frames"], found["pulse"], found["bpm"], strict=True))
+    ]
+
+
+def own(item: LabelledVideo, frames: Tensor, fs: float) -> Video:
+    """A user's video of these frames, with the measured waveform at their times."""
+    pulse = None
+    if item.pulse is not None:
+        time = np.arange(frames.shape[1]) / fs
+        if item.pulse[0, 0] > time[-1] or item.pulse[0, -1] < time[-1] - 1:
+            raise DataError(f"{item.path}.pulse.csv: its times must cover the video's {time[-1]:.1f} seconds")
+        pulse = torch.from_numpy(np.interp(time, *item.pulse)).float()
+    return Video(item.path.name, item.bpm, pulse, frames.shape[1], partial(_part, frames))
 
 
 def decoded(path: str, framing: Framing, digest: str) -> Tensor:
@@ -103,6 +130,10 @@ def mmpd(file: Path, framing: Framing) -> Video:
         return torch.stack([_small(np.round(frame * scale).astype(np.uint8), framing) for frame in video], 1)
 
     return rated(Video(f"{file.parent.name}/{file.stem}", 0.0, pulse, len(pulse), read), framing.fs)
+
+
+def _part(frames: Tensor, start: int, stop: int) -> Tensor:
+    return frames[:, start:stop]
 
 
 @lru_cache(1)

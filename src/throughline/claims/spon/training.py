@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from throughline.claims.shared.clocks import clock_of
+from throughline.claims.shared.random_batches import shuffled
 from throughline.claims.spon.config import Config
 from throughline.claims.spon.models import build, rebuilt
 from throughline.claims.spon.tasks import Pairs, Task
@@ -32,13 +33,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(config.updates, 1))
     draw = torch.Generator().manual_seed(seed * 100 + ORDER)
     clock = clock_of(config.device)
-    seconds, course, order = 0.0, [], torch.empty(0, dtype=torch.int64)
+    seconds, course = 0.0, []
     every = max(1, config.updates // config.looks)
-    size = min(config.batch, len(train.inputs))
+    every_row, size = torch.arange(len(train.inputs)), min(config.batch, len(train.inputs))
+    batches = shuffled(every_row, size, draw, drop_last=True)
     for update in range(1, config.updates + 1):
-        if len(order) < size:
-            order = torch.randperm(len(train.inputs), generator=draw).to(config.device)
-        rows, order = order[:size], order[size:]
+        rows = next(batches).to(config.device)
         began = clock()
         loss = (space.norm(net(train.inputs[rows]) - train.outputs[rows]) / sizes[rows]).mean()
         optimizer.zero_grad()

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from throughline.claims.shared.class_tables import class_rows, class_table
 from throughline.claims.shared.distortion import moved, noisy, uniform
+from throughline.claims.shared.pictures import labelled_images
 from throughline.claims.stn.config import Config
 from throughline.claims.stn.tasks import Task, Values, at, scored, shuffled
-from throughline.data import DataError, Images, digits, mnist, stratified_split
+from throughline.data import DataError, Images, stratified_split
 from throughline.errors import ThroughlineError
 
 __all__ = ["load"]
@@ -33,15 +34,12 @@ def load(config: Config, seed: int) -> Task:
 
 
 def _pictures(config: Config, seed: int) -> Task:
-    if config.data is not None:
-        images = config.data.images()
-        if images.images[0].numel() > MOST_FEATURES:
-            raise DataError(
-                f"{config.data.path}: {images.images[0].numel()} values an image, and the most is {MOST_FEATURES}; "
-                "give --size 32"
-            )
-    else:
-        images = digits() if config.dataset == "digits" else mnist()
+    images = labelled_images(config.data, config.dataset)
+    if config.data is not None and images.images[0].numel() > MOST_FEATURES:
+        raise DataError(
+            f"{config.data.path}: {images.images[0].numel()} values an image, and the most is {MOST_FEATURES}; "
+            "give --size 32"
+        )
     side = images.images.shape[-1]
     ranges = {"shift": (0.0, side * SHIFT), "rotation": (0.0, ROTATION), "noise": (0.0, 1.0)}
     if config.data is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims.shared import random_batches
 from throughline.search.best_response import Hyperparameter
 
 __all__ = ["Batches", "Score", "Task", "Values", "at", "scored", "shuffled", "started"]
@@ -53,11 +54,9 @@ def started(hyperparameter: Hyperparameter, share: float) -> Hyperparameter:
 
 def shuffled(x: Tensor, y: Tensor, size: int, draw: torch.Generator) -> Batches:
     """Batches of one size, epoch after epoch, in ever new order."""
-    size = min(size, len(x))
-    while True:
-        order = torch.randperm(len(x), generator=draw).to(x.device)
-        for rows in order[: len(x) // size * size].view(-1, size):
-            yield x[rows], y[rows]
+    for numbers in random_batches.shuffled(torch.arange(len(x)), min(size, len(x)), draw, drop_last=True):
+        rows = numbers.to(x.device)
+        yield x[rows], y[rows]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The frozen encoder of the bottleneck's claim: a small network that was taught on Omniglot."""
+"""A frozen encoder of small pictures: a network that was taught to tell Omniglot's characters apart."""
 
 from itertools import pairwise
 
@@ -6,22 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.claims.shared import random_batches
 from throughline.claims.shared.augmentation import affine_view
+from throughline.claims.shared.evaluation import outputs
+from throughline.claims.shared.pictures import grey, resized
 from throughline.data import entries, omniglot
 from throughline.data.cache import kept
 from throughline.lab.store import code_version
 
-__all__ = ["OMNIGLOT_SIDE", "characters", "embed", "omniglot_encoder", "thickened"]
+__all__ = ["SIDE", "characters", "embed", "omniglot_encoder", "thickened"]
 
-OMNIGLOT_SIDE = 28
+SIDE = 28  # of its pictures
 BATCH, LR = 128, 3e-3
 
 
 def characters() -> tuple[Tensor, Tensor]:
     """Omniglot's drawings as ``(n, 1, 28, 28)``, ink 1 on paper 0, and their characters ``(n,)``."""
     drawn = omniglot()
-    side = (OMNIGLOT_SIDE, OMNIGLOT_SIDE)
-    return F.interpolate(drawn.images, size=side, mode="bilinear", antialias=True), drawn.labels
+    return resized(drawn.images, SIDE), drawn.labels
 
 
 def thickened(x: Tensor, draw: torch.Generator) -> Tensor:
@@ -67,19 +69,18 @@ def _taught(epochs: int, seed: int) -> dict[str, Tensor]:
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
     per_epoch = -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, epochs * per_epoch, cycle_momentum=False)
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(images), generator=draw), BATCH):
-            x = thickened(affine_view(images[rows], draw), draw).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(network(x), labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+    for rows in random_batches.epochs(epochs, len(images), BATCH, draw):
+        x = thickened(affine_view(images[rows], draw), draw).contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(network(x), labels[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
     return encoder.state_dict()
 
 
-@torch.no_grad()
 def embed(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Features ``(n, m)`` of images ``(n, c, h, w)``."""
-    parts = torch.split(images, 512)
-    return torch.cat([encoder(part.contiguous(memory_format=torch.channels_last)) for part in parts])
+    """Its features ``(n, m)`` of images ``(n, c, h, w)`` of any size, grey or in colours."""
+    images = grey(images) if images.shape[1] == 3 else images
+    images = images if images.shape[-2:] == (SIDE, SIDE) else resized(images, SIDE)
+    return outputs(encoder, images.contiguous(memory_format=torch.channels_last), chunk=512)
