@@ -156,8 +156,6 @@ def binary(table: Table, positive: str | float | bool | None = None) -> Table:
         found = [i for i, label in enumerate(classes) if _same(label, positive)]
         if not found:
             raise DataError(f"{table.name}: positive class {positive!r} is not a label of {table.target!r} ({shown})")
-        if len(classes) < 2:
-            raise DataError(f"{table.name}: every row of {table.target!r} is {shown}, two classes are wanted")
         chosen = found[0]
     return table._replace(y=(table.y == classes[chosen]).astype(np.int64))
 
