@@ -286,7 +286,9 @@ def test_what_is_read_of_your_data_is_said_before_any_unit(quick: Path, monkeypa
     names = "".join(f"{i},name {i},{i % 4 > 0}\n" for i in range(40))
     (quick / "named.csv").write_text("a,b,label\n" + names)
     result = call("run", "groco", "--seeds", 3, "--data", "named.csv")
-    told = "reading named: 40 rows, 1 numeric column and 40 one-hot columns (b 40); target 'label': False (10), True (30)"
+    told = (
+        "reading named: 40 rows, 1 numeric column and 40 one-hot columns (b 40); target 'label': False (10), True (30)"
+    )
     assert result.output.startswith(told)
     monkeypatch.setattr(Toy, "prepare", lambda self, config: config.data.table())
     result = call("run", "groco", "--seeds", 3, "--data", "named.csv")

@@ -213,9 +213,11 @@ def _verdict(entry: Paper, results: dict[str, Any] | None, docs: Path) -> Iterat
 
 
 def _experiment(claim: Claim) -> Iterator[str]:
-    arms = ", ".join(f"`{arm}`" for arm in claim.arms[1:])
-    beside = f"; printed beside them: {', '.join(f'`{arm}`' for arm in claim.context)}" if claim.context else ""
-    yield f"Baseline: `{claim.arms[0]}`. Compared with it: {arms}{beside}."
+    rows = ["| arm | what it does |", "|---|---|"]
+    for arm, about in claim.about().items():
+        role = "baseline" if arm == claim.arms[0] else "no check rests on it" if arm in claim.context else ""
+        rows.append(f"| `{arm}`{f' ({role})' if role else ''} | {_cell(about)} |")
+    yield "\n".join(rows)
     if claim.quotes:
         rows = ["| the paper's own numbers | | where |", "|---|---|---|"]
         yield "\n".join(rows + ["| " + " | ".join(map(_cell, quote)) + " |" for quote in claim.quotes])

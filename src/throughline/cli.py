@@ -112,21 +112,31 @@ def list_papers(text: tuple[str, ...], area: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(slug: str, as_json: bool) -> None:
     """Show one paper: what it offers, what it claims, what to import and what to run."""
+    from throughline.lab.claim import find_claim
+
     entry = catalog.paper(slug)
     if as_json:
-        return click.echo(json.dumps(_plain(entry), indent=1))
+        arms = {"arms": find_claim(slug).about()} if entry.available else {}
+        return click.echo(json.dumps(_plain(entry) | arms, indent=1))
     click.secho(entry.title, bold=True)
     click.echo(f"{entry.url} · {entry.date} · {entry.area}\n\n{entry.offers}\n\nClaim: {entry.claim}\n")
     if not entry.available:
         return click.echo("Status: planned, nothing to import or run yet")
     click.echo(f"Parts:  from throughline.{entry.module} import {', '.join(entry.parts)}")
+    claim = find_claim(entry.slug)
+    click.echo("Arms:   the baseline first; those in brackets are printed without a check")
+    for arm, about in claim.about().items():
+        name = f"[{arm}]" if arm in claim.context else arm
+        click.echo(f"  {name:26} {about}")
     return click.echo(f"Run:    throughline run {entry.slug}")
 
 
 @main.command()
 @click.argument("papers", nargs=-1)
 @click.option("--scale", type=click.Choice(SCALES), default="laptop", show_default=True)
-@click.option("--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]")
+@click.option(
+    "--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: 10 at laptop scale]"
+)
 @click.option("--arms", help="Only these arms, separated by commas.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
 @click.option("--data", help="Your own data: a file or folder of a kind that the claim takes, or a registry key.")

@@ -168,6 +168,9 @@ def _work(
     if resumed:
         done = len(run.units) - len(run.unfinished())
         say(f"resuming {run.folder}: {done} of {len(run.units)} units are done")
+    for arm, about in claim.about().items():
+        if about and arm in run.manifest["arms"]:
+            say(f"  {arm:24} {about}")
     display = Display(claim, run, jobs, progress, sinks)
     try:
         with display.showing():

@@ -216,7 +216,11 @@ def test_the_next_command_goes_on_from_a_fresh_run(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_second_are_ordered_by_their_count(tmp_path: Path) -> None:
-    names = ["20260301-101500-3fa2c1", *(f"20260301-101500-3fa2c1-{k}" for k in (1, 2, 9, 10)), "20260301-101501-0000aa"]
+    names = [
+        "20260301-101500-3fa2c1",
+        *(f"20260301-101500-3fa2c1-{k}" for k in (1, 2, 9, 10)),
+        "20260301-101501-0000aa",
+    ]
     assert sorted((tmp_path / name for name in reversed(names)), key=age) == [tmp_path / name for name in names]
 
 

@@ -14,7 +14,7 @@ import torch
 
 from throughline.data import Source
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Log, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class Toy(Claim):
     """A shifted mean is larger than a plain one."""
 
     paper = "groco"  # any paper of the catalogue will do: reports want its title
-    arms = ("plain", "shifted")
+    arms = (Arm("plain", "Draws its mean as it is."), "shifted")
     context = ("wild",)
     checks = (Beats("mean", "shifted", over="plain"), Within("spread", "plain", at_most=10.0))
     scales = {"smoke": Config(1), "laptop": Config(), "paper": Config(5)}

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "Source"]
 
-Kind = Literal["table", "binary", "planar", "text", "images", "tables", "simulation", "videos"]  # what a path can be read as
+Kind = Literal[
+    "table", "binary", "planar", "text", "images", "tables", "simulation", "videos"
+]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
     "binary": "a table of two classes",
@@ -65,7 +67,9 @@ class Source:
         if folder and target is not None:
             raise DataError(f"{place}: a target column ({target!r}) is for tables, and this is a folder; leave it out")
         if folder and positive is not None:
-            raise DataError(f"{place}: a positive class ({positive!r}) is for tables, and this is a folder; leave it out")
+            raise DataError(
+                f"{place}: a positive class ({positive!r}) is for tables, and this is a folder; leave it out"
+            )
         if not folder and size is not None:
             raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a table; leave it out")
         if size is not None and size < 1:

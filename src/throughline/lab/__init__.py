@@ -1,11 +1,12 @@
 """The lab: claims run over paired seeds, and a verdict with an interval."""
 
 from throughline.lab.checks import Beats, Check, Costs, Matches, OnAverage, Outcome, Within
-from throughline.lab.claim import Claim, Log, Quote, find_claim, require
+from throughline.lab.claim import Arm, Claim, Log, Quote, find_claim, require
 from throughline.lab.config import Device
 from throughline.lab.results import Judgement, Results, judge
 
 __all__ = [
+    "Arm",
     "Beats",
     "Check",
     "Claim",

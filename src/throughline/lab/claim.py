@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from throughline.lab.results import Results
 
-__all__ = ["Claim", "Log", "Quote", "find_claim", "require"]
+__all__ = ["Arm", "Claim", "Log", "Quote", "find_claim", "require"]
 
 
 class Log(Protocol):
@@ -28,6 +28,26 @@ class Log(Protocol):
 
     def keep(self, **arrays: Any) -> None:
         """Store arrays (tensors too) with the unit's result, for `Claim.figures`."""
+
+
+class Arm(str):
+    """The name of an arm, with one sentence that says what it does to a reader who has not read the paper.
+
+    >>> arm = Arm("bce", "Trains on binary cross-entropy.")
+    >>> arm, arm.about
+    ('bce', 'Trains on binary cross-entropy.')
+    """
+
+    __slots__ = ("about",)
+    about: str
+
+    def __new__(cls, name: str, about: str) -> "Arm":
+        arm = super().__new__(cls, name)
+        arm.about = about
+        return arm
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.about
 
 
 class Quote(NamedTuple):
@@ -46,7 +66,7 @@ class Claim:
     """
 
     paper: ClassVar[str]
-    arms: ClassVar[tuple[str, ...]]
+    arms: ClassVar[tuple[str, ...]]  # an `Arm` each, so that a reader is told what it does
     context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
     checks: ClassVar[tuple[Check, ...]]
     scales: ClassVar[Mapping[str, Any]]  # a frozen dataclass for each of smoke, laptop and paper
@@ -58,6 +78,11 @@ class Claim:
     def sentence(cls) -> str:
         """The claim in one sentence."""
         return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
+
+    @classmethod
+    def about(cls) -> dict[str, str]:
+        """What each arm does, by its name, as far as the claim says."""
+        return {str(arm): getattr(arm, "about", "") for arm in (*cls.arms, *cls.context)}
 
     def prepare(self, config: Any) -> None:
         """Fetch and validate what the units need; called once, before any of them starts."""

@@ -37,6 +37,7 @@ def write_report(results: Results, judgement: Judgement | None = None) -> Path:
         results=results,
         manifest=results.run.manifest,
         figures=drawn,
+        about=results.claim.about(),
         colors={arm: arm_color(results, arm) for arm in results.arms},
         means={metric: _means(results, metric) for metric in (*results.metrics, *MEASURED)},
         every={metric: {arm: results.values(metric, arm) for arm in results.arms} for metric in results.metrics},
