@@ -195,7 +195,7 @@ def test_false_verdicts_of_every_check_stay_rare(shape: str, n: int, monkeypatch
 
 @pytest.mark.parametrize("looks", [(10, 20), (10, 50), (10, 20, 40, 80, 160)])
 def test_widening_after_a_look_raises_no_false_alarm(looks: tuple[int, ...]) -> None:
-    """Without an effect, a run that is widened until something is shown ends in either verdict in 6% of runs at most."""
+    """Without an effect, a run that is widened until something is shown ends in a verdict in 6% of runs at most."""
     noise = np.random.default_rng(sum(looks)).normal(size=(RUNS, looks[-1]))
     shown, naive = np.zeros(RUNS, bool), np.zeros(RUNS, bool)
     for k, n in enumerate(looks):

@@ -216,7 +216,7 @@ def poisoned(value: Any) -> Any:
 
 
 def test_whatever_a_stored_run_holds_is_text(tmp_path: Path) -> None:
-    """Hostile names of metrics, curves, files, versions, machines, commands: no element and no handler comes of them."""
+    """Hostile names of metrics, curves, files, versions or commands: no element and no handler comes of them."""
     found = results(tmp_path)
     clean = [Tags(write_report(found).read_text(encoding="utf-8"))]
     clean.append(Tags(write_comparison(found, found, tmp_path / "clean.html").read_text(encoding="utf-8")))

@@ -48,7 +48,8 @@ class Table(NamedTuple):
         if hot:
             each = ", ".join(f"{name} {len(places):,}" for name, places in list(groups.items())[:SHOWN])
             parts.append(f"{hot:,} one-hot columns ({each}{', …' * (len(groups) > SHOWN)})")
-        return f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}; target {self.target!r}: {_classes(self, positive)}"
+        found = f"{self.name}: {len(self.y):,} rows, {' and '.join(parts)}"
+        return f"{found}; target {self.target!r}: {_classes(self, positive)}"
 
 
 def read_table(

@@ -364,7 +364,8 @@ def _single(results: Measured, metric: str, arm: str) -> tuple[tuple[int, ...], 
 
 def _log(values: np.ndarray) -> np.ndarray:
     """NaN where there is no logarithm, and so no ratio."""
-    return np.log(values, where=values > 0, out=np.full_like(values, np.nan))
+    logs: np.ndarray = np.log(values, where=values > 0, out=np.full_like(values, np.nan))
+    return logs
 
 
 def _doubt(check: Check, seeds: tuple[int, ...], arms: Mapping[str, np.ndarray], sample: np.ndarray) -> str | None:

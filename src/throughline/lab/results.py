@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from throughline.errors import ThroughlineError
-from throughline.lab.checks import Outcome, alpha
+from throughline.lab.checks import Outcome, Verdict, alpha
 from throughline.lab.claim import Claim, find_claim
 from throughline.lab.config import restore
 from throughline.lab.store import Run, Unit
@@ -118,7 +118,7 @@ def judge(results: Results) -> Judgement:
     if results.scale == "smoke":
         return Judgement("no verdict", "smoke scale shows that the code runs, and nothing about the claim", outcomes)
     verdicts = [outcome.verdict for outcome in outcomes]
-    verdict = next((kind for kind in ("refuted", "not shown") if kind in verdicts), "held")
+    verdict: Verdict = "refuted" if "refuted" in verdicts else "not shown" if "not shown" in verdicts else "held"
     why = f"{verdicts.count(verdict)} of {len(verdicts)} checks: {verdict}"
     if verdict == "held":
         why = f"every one of {len(verdicts)} checks held"
