@@ -134,7 +134,9 @@ def show(slug: str, as_json: bool) -> None:
 @main.command()
 @click.argument("papers", nargs=-1)
 @click.option("--scale", type=click.Choice(SCALES), default="laptop", show_default=True)
-@click.option("--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: 10]")
+@click.option(
+    "--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: the claim's, mostly 10]"
+)
 @click.option("--arms", help="Only these arms, separated by commas.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
 @click.option("--data", help="Your own data: a file or folder of a kind that the claim takes, or a registry key.")

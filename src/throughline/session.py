@@ -28,7 +28,6 @@ from throughline.lab.store import LAST_SEED, Unit, read_json
 
 __all__ = ["Ended", "Request", "repeat", "run_claims"]
 
-DEFAULT_SEEDS = {"smoke": 2, "laptop": 10, "paper": 5}
 FIRST_SEED = 1000  # of a verdict; settings are chosen on 100 to 199, so that no verdict is about seeds that chose them
 MOST_SEEDS = 10_000  # more would be a slip of the pen
 COLORS = {"held": "green", "refuted": "red", "not shown": "yellow"}
@@ -68,7 +67,7 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
     Whatever is wrong with the request, for any of the claims, is said before the first of them starts, and before
     anything heavy is imported.
     """
-    seeds = parse_seeds(request.seeds, DEFAULT_SEEDS[request.scale])
+    parse_seeds(request.seeds, 1)
     _jobs(request, request.threads)
     source = None
     if request.data is not None:
@@ -82,10 +81,11 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
             _accept(claim, source)
             config = dataclasses.replace(config, data=source)
         arms = _arms(claim, request.arms)
-        command = command_line(["run", *_words(claim, request, arms, seeds)])
-        planned.append((claim, config, arms, command))
+        seeds = parse_seeds(request.seeds, claim.seeds[request.scale])
+        planned.append((claim, config, arms, seeds))
     ended = []
-    for claim, config, arms, command in planned:
+    for claim, config, arms, seeds in planned:
+        command = command_line(["run", *_words(claim, request, arms, seeds)])
         manifest = plan(claim, request.scale, config, arms, seeds, threads=request.threads, command=command)
         ended.append(_work(claim, config, manifest, request, as_json)[0])
     return ended

@@ -70,6 +70,7 @@ class Claim:
     context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
     checks: ClassVar[tuple[Check, ...]]
     scales: ClassVar[Mapping[str, Any]]  # a frozen dataclass for each of smoke, laptop and paper
+    seeds: ClassVar[Mapping[str, int]] = {"smoke": 2, "laptop": 10, "paper": 5}  # how many by default
     accepts: ClassVar[tuple[Kind, ...]] = ()  # the kinds of --data that it can run on
     quotes: ClassVar[tuple[Quote, ...]] = ()
     notes: ClassVar[str] = ""
