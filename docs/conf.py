@@ -25,6 +25,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "papers",
+    "verdicts",
 ]
 exclude_patterns = ["_build", "examples", "usage", "results", "generated/areas", "generated/backreferences", "**/*.zip"]
 nitpicky = False

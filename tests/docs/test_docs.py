@@ -41,6 +41,7 @@ def load(path: Path) -> ModuleType:
 
 
 extension = load(DOCS / "_ext" / "papers.py")
+verdicts = load(DOCS / "_ext" / "verdicts.py")
 PARTS = extension.part_modules()
 
 
@@ -54,6 +55,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tree") / "docs"
     shutil.copytree(DOCS, copy, ignore=lambda folder, _: NOT_SOURCES if Path(folder) == DOCS else ())
     extension.write_pages(copy)
+    verdicts.write_page(copy)
     return copy
 
 
