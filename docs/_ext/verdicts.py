@@ -44,11 +44,9 @@ def page(docs: Path) -> str:
 
 def _section(slug: str, runs: list[dict[str, Any]]) -> str:
     now, before = runs[-1], runs[-2] if len(runs) > 1 else None
-    told = f"**{now['verdict'].capitalize()}** on {_seeds(now)} (run {now['run']}, code {now['source']})"
+    told = f"**{now['verdict'].capitalize()}** on {_basis(now)}"
     if before is not None:
-        told += (
-            f"; before that **{before['verdict']}** on {_seeds(before)} (run {before['run']}, code {before['source']})"
-        )
+        told += f"; before that **{before['verdict']}** on {_basis(before)}"
     rows = ["| check | now | before |", "|---|---|---|"]
     then = {check["sentence"]: check for check in before["checks"]} if before else {}
     for check in now["checks"]:

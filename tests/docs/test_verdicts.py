@@ -43,7 +43,7 @@ def test_the_page_sets_old_and_new_side_by_side(tmp_path: Path) -> None:
         saving.remember(found, tmp_path / "results" / "history.jsonl")
     page = verdicts.page(tmp_path)
     assert "## [groco](papers/groco.md)" in page
-    assert "**Not shown** on 2 seeds from 2 on (run 20260302, code abc2); before that **held** on 2 seeds from 1" in page
+    assert "**Not shown** on 2 seeds from 2 on (run 20260302, code abc2); before that **held** on 2 seeds" in page
     assert "| a\\_b | not shown: −0.25 [?, 0.75] | held: 0.5 [?, 1.5] |" in page
     assert "| new | not shown: 1 [?, 2] | – |" in page
     assert "| gone | – | held: 2 [?, 3] |" in page
