@@ -2,13 +2,20 @@
 PYTHON ?= python3
 PAPER ?= g-acil
 JOBS ?= 2
+CHOSEN := $(filter command line environment,$(origin PAPER))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test lint docs bench clean
 
-run: .venv/base.stamp  ## run a claim at laptop scale: make run PAPER=groco
-	$(BIN)/throughline run $(PAPER) || test $$? -eq 1  # a claim that does not hold is a result, not a failure of make
+run: .venv/base.stamp  ## run a claim at laptop scale: make run PAPER=groco; without PAPER a quick one on few seeds
+	$(BIN)/throughline run $(PAPER) $(if $(CHOSEN),,--seeds 5) || test $$? -eq 1  # a claim that does not hold is a result
+	@echo
+	@echo "What next?"
+	@echo "  $(BIN)/throughline report                  # open the report of this run in the browser"
+	@echo "  $(BIN)/throughline list                    # every paper; ● marks those that can be run"
+	@echo "  $(BIN)/throughline show anyloss            # what a paper offers, what it claims, and what to import"
+	@echo "  $(BIN)/throughline run anyloss --data my.csv --target my_column   # does it hold on your data?"
 
 test: .venv/dev.stamp  ## the whole suite
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
@@ -22,7 +29,7 @@ docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
-	$(BIN)/python -m benchmarks $(if $(filter command line environment,$(origin PAPER)),$(PAPER))
+	$(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER))
 
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
