@@ -95,9 +95,7 @@ def test_the_arms_meet_the_same_batches() -> None:
         for name in ("upper_batches", "lower_batches"):
             for _ in range(3):
                 assert torch.equal(next(getattr(one, name)), next(getattr(other, name)))
-    assert not torch.equal(
-        next(load(SMOKE, 3, 2.0).upper_batches), next(load(SMOKE, 4, 2.0).upper_batches)
-    )
+    assert not torch.equal(next(load(SMOKE, 3, 2.0).upper_batches), next(load(SMOKE, 4, 2.0).upper_batches))
 
 
 def test_a_step_that_explodes_ends_the_training_and_not_the_unit() -> None:
