@@ -20,6 +20,7 @@ from throughline.claims.bo_rep import training as arms
 from throughline.claims.bo_rep.claim import SurvivesExplodingHypergradients
 from throughline.claims.bo_rep.cleaning import flip
 from throughline.claims.bo_rep.config import Config, kind, levels
+from throughline.claims.bo_rep.data import load
 from throughline.claims.bo_rep.problems import Encoder, Problem
 from throughline.claims.shared.texts import encode
 from throughline.data import DataError, Source
@@ -90,13 +91,11 @@ def test_the_two_arms_differ_in_what_the_paper_changes(monkeypatch: pytest.Monke
 
 def test_the_arms_meet_the_same_batches() -> None:
     for level in levels(SMOKE):
-        one, other = CLAIM.problem(SMOKE, 3, level), CLAIM.problem(SMOKE, 3, level)
+        one, other = load(SMOKE, 3, level), load(SMOKE, 3, level)
         for name in ("upper_batches", "lower_batches"):
             for _ in range(3):
                 assert torch.equal(next(getattr(one, name)), next(getattr(other, name)))
-    assert not torch.equal(
-        next(CLAIM.problem(SMOKE, 3, 2.0).upper_batches), next(CLAIM.problem(SMOKE, 4, 2.0).upper_batches)
-    )
+    assert not torch.equal(next(load(SMOKE, 3, 2.0).upper_batches), next(load(SMOKE, 4, 2.0).upper_batches))
 
 
 def test_a_step_that_explodes_ends_the_training_and_not_the_unit() -> None:
@@ -171,7 +170,7 @@ def test_the_recurrent_matrix_is_orthogonal_times_the_gain() -> None:
         for name in ("weight_hh_l0", "weight_hh_l1"):
             matrix = getattr(encoder.rnn, name).detach()
             torch.testing.assert_close(matrix @ matrix.T, gain**2 * torch.eye(6), atol=1e-5, rtol=0)
-    wild, tame = (CLAIM.problem(SMOKE, 0, level).x for level in (2.0, 1.0))
+    wild, tame = (load(SMOKE, 0, level).x for level in (2.0, 1.0))
     assert torch.equal(wild["vectors"], tame["vectors"])
     torch.testing.assert_close(wild["rnn.weight_hh_l0"], 2 * tame["rnn.weight_hh_l0"])
     assert torch.is_grad_enabled()
@@ -183,7 +182,7 @@ def test_a_text_has_three_parts_that_do_not_meet(tmp_path: Path) -> None:
     file.write_text("".join(letter * 10 for letter in letters), encoding="utf-8")
     config = replace(SMOKE, data=Source.of(file), batch=500)
     assert kind(config) == "text"
-    p = CLAIM.problem(config, 0, 1.0)
+    p = load(config, 0, 1.0)
     lower, upper = (next(b) for b in (p.lower_batches, p.upper_batches))
     assert lower.shape == (500, 9)
     assert (lower.min(), lower.max()) == (0, 89)
@@ -201,7 +200,7 @@ def test_rare_characters_are_one(tmp_path: Path) -> None:
     file = tmp_path / "rare.txt"
     common = "ab" * 1_000
     file.write_text("".join(chr(0x4E00 + i) for i in range(400)) + common, encoding="utf-8")
-    p = CLAIM.problem(replace(SMOKE, data=Source.of(file)), 0, 1.0)
+    p = load(replace(SMOKE, data=Source.of(file)), 0, 1.0)
     assert p.y["weight"].shape == (256, 8)
     assert next(p.upper_batches).max() < 2  # the two that are common come first
 
@@ -252,7 +251,7 @@ def test_takes_a_table(arm: str, tmp_path: Path) -> None:
 
 def test_hyper_cleaning_is_the_formula(tmp_path: Path) -> None:
     config = replace(SMOKE, data=wine_table(tmp_path), rows=1_000)
-    p = CLAIM.problem(config, 0, 0.0)
+    p = load(config, 0, 0.0)
     assert p.x["weights"].shape == (178 - 36 - 36,)
     draw = np.random.default_rng(0)
     x, w, b = draw.standard_normal(106), draw.standard_normal((3, 13)), draw.standard_normal(3)
@@ -278,8 +277,8 @@ def test_hyper_cleaning_is_the_formula(tmp_path: Path) -> None:
 
 def test_weights_of_flipped_rows_fall(tmp_path: Path) -> None:
     config = replace(SMOKE, data=wine_table(tmp_path), steps=400, lower_steps=5, rows=64, warmup=50)
-    p = CLAIM.problem(config, 0, 0.4)
-    clean = CLAIM.problem(config, 0, 0.0)
+    p = load(config, 0, 0.4)
+    clean = load(config, 0, 0.0)
     rows = torch.arange(106)
     for _ in arms.courses("bo_rep", p, config, 0.5):
         pass
@@ -300,7 +299,7 @@ def test_a_text_file_with_a_target_is_a_table(tmp_path: Path) -> None:
     assert kind(replace(SMOKE, data=Source.of(file))) == "text"
     table = replace(SMOKE, data=Source.of(file, target="kind"))
     assert kind(table) == "table"
-    assert CLAIM.problem(table, 0, 0.4).y["weight"].shape == (3, 13)
+    assert load(table, 0, 0.4).y["weight"].shape == (3, 13)
 
 
 def test_names_what_does_not_fit(tmp_path: Path) -> None:
@@ -381,7 +380,7 @@ def test_paper_scale_learns_from_reviews(monkeypatch: pytest.MonkeyPatch, tmp_pa
     found = {arm: CLAIM.run(arm, config, 0, Notes()) for arm in ARMS}
     assert all(math.isfinite(value) for metrics in found.values() for value in metrics.values())
     assert found["bo_rep"]["test_accuracy_benign"] > 0.7
-    p = CLAIM.problem(config, 0, 2.0)
+    p = load(config, 0, 2.0)
     tokens, labels = next(p.upper_batches)
     assert (tokens.shape, labels.shape) == ((40, 6), (40,))
     assert not any("vectors" in name for name in p.x)  # the word vectors are given
@@ -396,7 +395,7 @@ def test_paper_scale_cleans_tweets(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert levels(config) == (0.4, 0.0)
     CLAIM.prepare(config)
     assert asked == [reviews.TWEETS]
-    p = CLAIM.problem(config, 0, 0.4)
+    p = load(config, 0, 0.4)
     assert p.x["weights"].shape == (48,)
     for arm in ARMS:
         assert math.isfinite(CLAIM.run(arm, config, 0, Notes())["test_loss"])

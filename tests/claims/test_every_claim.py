@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
@@ -69,6 +71,27 @@ def test_a_claim_declares_itself_whole(slug: str) -> None:
         assert set(check.arms) <= set(claim.arms)
     assert bool(claim.accepts) == ("data" in vars(claim.scales["smoke"]))
     assert claim.quotes
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_arm_says_what_it_does_in_one_sentence(slug: str) -> None:
+    for arm, sentence in find_claim(slug).about().items():
+        assert sentence.endswith("."), (arm, sentence)
+        assert 5 <= len(sentence.split()) <= 30, (arm, sentence)
+
+
+def test_claims_load_without_what_makes_loading_slow() -> None:
+    """A typo on the command line is answered at once, and a table of all claims too."""
+    load = f"""
+import sys
+from throughline.lab import find_claim
+for slug in {SLUGS}:
+    claim = find_claim(slug)
+    claim.about()
+    heavy = {{"torch", "sklearn", "matplotlib", "pandas", "scipy.stats"}} & sys.modules.keys()
+    assert not heavy, (slug, heavy)
+"""
+    subprocess.run([sys.executable, "-c", load], check=True)
 
 
 @pytest.mark.parametrize("slug", SLUGS)

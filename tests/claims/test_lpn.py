@@ -68,7 +68,7 @@ def test_soft_threshold_minimises() -> None:
 
 
 def test_samples_are_laplacian() -> None:
-    x = CLAIM.task(SMOKE, 0).draw(torch.Generator().manual_seed(0), 20_000)
+    x = data.load(SMOKE, 0).draw(torch.Generator().manual_seed(0), 20_000)
     assert x.shape == (20_000, 1)
     assert x.isfinite().all()
     assert stats.kstest(x.flatten().numpy(), "laplace").pvalue > 0.01
@@ -83,14 +83,14 @@ class Known(nn.Module):
 
 def test_metrics_of_the_true_prox_are_zero() -> None:
     notes = Notes()
-    found = CLAIM.task(SMOKE, 0).measure(LearnedProximalNetwork(Known()), "proximal_matching", notes)
+    found = data.load(SMOKE, 0).measure(LearnedProximalNetwork(Known()), "proximal_matching", notes)
     assert found["prior_rmse"] == pytest.approx(0, abs=1e-5)
     assert found["prox_rmse"] == pytest.approx(0, abs=1e-6)
     assert found["prior_defined"] == 1
     assert "mean_rmse" not in found
     y = notes.arrays["inputs"]
     gap = np.sqrt(np.mean((notes.arrays["outputs"] - data.posterior_mean(torch.tensor(y)).numpy()) ** 2))
-    assert CLAIM.task(SMOKE, 0).measure(LearnedProximalNetwork(Known()), "l2", notes)["mean_rmse"] == pytest.approx(gap)
+    assert data.load(SMOKE, 0).measure(LearnedProximalNetwork(Known()), "l2", notes)["mean_rmse"] == pytest.approx(gap)
 
 
 def test_a_prior_that_is_not_defined_counts_as_zero() -> None:
@@ -98,7 +98,7 @@ def test_a_prior_that_is_not_defined_counts_as_zero() -> None:
         def forward(self, y: Tensor) -> Tensor:
             return (1 + y.square()).sqrt().sum(-1)  # its slope stays within ±1
 
-    found = CLAIM.task(SMOKE, 0).measure(LearnedProximalNetwork(Flat()), "l1", Notes())
+    found = data.load(SMOKE, 0).measure(LearnedProximalNetwork(Flat()), "l1", Notes())
     assert 0.45 < found["prior_defined"] < 0.52
     assert 0.5 < found["prior_rmse"] < 1.2
 
@@ -126,7 +126,7 @@ def test_arms_differ_in_the_loss_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_schedule_at_laptop_scale() -> None:
-    phases = CLAIM.task(CLAIM.scales["laptop"], 0).phases
+    phases = data.load(CLAIM.scales["laptop"], 0).phases
     assert phases[:2] == ((2000, 1e-3, None), (2000, 1e-4, None))
     assert [phase.gamma for phase in phases[2:]] == [0.5, 0.5, 0.4, 0.3, 0.2, 0.1]
     assert [phase.lr for phase in phases[2:]] == [1e-3, 1e-3, 3e-4, 3e-4, 1e-4, 1e-4]
@@ -148,7 +148,7 @@ def test_units_repeat(arm: str) -> None:
 
 
 def test_weights_stay_non_negative() -> None:
-    task = CLAIM.task(SMOKE, 0)
+    task = data.load(SMOKE, 0)
     f = training.train("proximal_matching", task, SMOKE, 0, Notes())
     for layer in list(f.potential.convex)[1:]:  # type: ignore[arg-type]
         assert (layer.weight >= 0).all()
@@ -198,7 +198,7 @@ def test_columns_are_the_coordinates(tmp_path: Path) -> None:
     source = wine_table(tmp_path)
     assert data._samples(source).shape == (178, 14)
     assert data._samples(replace(source, target="kind")).shape == (178, 13)
-    task = CLAIM.task(replace(SMOKE, data=source), 0)
+    task = data.load(replace(SMOKE, data=source), 0)
     drawn = task.draw(torch.Generator().manual_seed(0), 5000)
     torch.testing.assert_close(drawn.std(0), torch.ones(14), atol=0.1, rtol=0)
     assert task.sigma == 0.3
@@ -274,7 +274,7 @@ def test_total_variation_restores(deepinv: ModuleType, pictures: Source) -> None
 
 
 def test_schedule_of_images_is_the_papers(pictures: Source) -> None:
-    phases = CLAIM.task(replace(CLAIM.scales["paper"], device="cpu", data=pictures), 0).phases
+    phases = data.load(replace(CLAIM.scales["paper"], device="cpu", data=pictures), 0).phases
     assert [phase.steps for phase in phases] == [20_000, *[5_000] * 4]
     assert [phase.lr for phase in phases] == [1e-3, *[1e-4] * 4]
     assert phases[0].gamma is None
@@ -365,7 +365,7 @@ def test_paper_scale(dataset: str, torchvision: None, deepinv: ModuleType, monke
     assert {f"deblur_psnr{name}" for name in ("", "_tv", "_dncnn", "_gs_drunet")} <= set(found)
     channels, side = (1, 28) if dataset == "mnist" else (3, 128)
     assert notes.arrays["truth"].shape == (2, channels, side, side)
-    network = CLAIM.task(config, 0).network()
+    network = data.load(config, 0).network()
     assert network.beta == (10.0 if dataset == "mnist" else 100.0)
     assert network.strong_convexity == (0.02 if dataset == "mnist" else 2e-6)
     assert [a // b for a, b in pairwise(network.sides)] == ([2, 1, 2] if dataset == "mnist" else [2, 1, 2, 1, 2])

@@ -4,13 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from throughline.claims.anyloss.config import Config
-from throughline.claims.anyloss.data import splits
-from throughline.claims.anyloss.training import SCORES, fit, histogram, measure
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Log, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -21,8 +18,41 @@ class MetricAsLoss(Claim):
     """On imbalanced data, training on a metric scores higher on that metric than training on cross-entropy."""
 
     paper = "anyloss"
-    arms = ("bce", "mse", "metric_f1", "metric_balanced_accuracy")
-    context = ("soft_f1", "bce_threshold", "metric_gmean", "metric_accuracy")
+    arms = (
+        Arm(
+            "bce",
+            "Minimises binary cross-entropy, the usual loss, and calls positive what has a probability above one half.",
+        ),
+        Arm("mse", "Minimises the squared error between predicted probability and label in place of cross-entropy."),
+        Arm(
+            "metric_f1",
+            "Minimises one minus F1, made differentiable by a steep sigmoid that pushes probabilities almost to 0 or "
+            "1.",
+        ),
+        Arm(
+            "metric_balanced_accuracy",
+            "Minimises one minus balanced accuracy, the mean recall of both classes, in the same way as metric_f1.",
+        ),
+    )
+    context = (
+        Arm(
+            "soft_f1",
+            "Minimises one minus F1 as metric_f1 does, but on the probabilities as they are, without the steep "
+            "sigmoid.",
+        ),
+        Arm(
+            "bce_threshold",
+            "Trains as bce does, then moves the decision threshold to where each metric is best on the training rows.",
+        ),
+        Arm(
+            "metric_gmean",
+            "Minimises one minus the geometric mean of both classes' recalls, in the same way as metric_f1.",
+        ),
+        Arm(
+            "metric_accuracy",
+            "Minimises one minus accuracy, the share of right predictions, in the same way as metric_f1.",
+        ),
+    )
     checks = (
         Beats("f1", "metric_f1", over="bce"),
         Beats("f1", "metric_f1", over="mse"),
@@ -60,6 +90,8 @@ class MetricAsLoss(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.anyloss.data import splits
+
         if config.folds == 1:
             raise ThroughlineError("folds=1 leaves nothing to test on: --set folds=2 or more, or 0 for one 70/30 split")
         for model in config.models:
@@ -67,6 +99,11 @@ class MetricAsLoss(Claim):
                 pass
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        import torch
+
+        from throughline.claims.anyloss.data import splits
+        from throughline.claims.anyloss.training import SCORES, fit, histogram, measure
+
         metrics: dict[str, float] = {}
         for place, model in enumerate(config.models):
             scores: dict[str, list[list[float]]] = {}  # of every fold, by data set

@@ -4,14 +4,10 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from throughline.claims.bo_rep.config import Config, kind, levels
-from throughline.claims.bo_rep.data import load
-from throughline.claims.bo_rep.problems import Problem
-from throughline.claims.bo_rep.training import budget, courses, step_size
+from throughline.claims.bo_rep.config import Config, levels
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Costs, Log, Matches, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Costs, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -27,8 +23,30 @@ class SurvivesExplodingHypergradients(Claim):
     match."""
 
     paper = "bo-rep"
-    arms = ("ma_soba", "bo_rep")
-    context = ("stocbio", "anil")
+    arms = (
+        Arm(
+            "ma_soba",
+            "Moves the outer parameters in proportion to a running average of their gradient through the inner "
+            "problem, with one inner step each time.",
+        ),
+        Arm(
+            "bo_rep",
+            "Averages as ma_soba does but divides by the norm, so that all outer steps are equally long, and takes "
+            "the inner steps in bursts.",
+        ),
+    )
+    context = (
+        Arm(
+            "stocbio",
+            "Estimates each outer gradient anew after a few inner steps, with a truncated series for the inner "
+            "problem's inverse Hessian, and averages nothing.",
+        ),
+        Arm(
+            "anil",
+            "Learns a starting point of the inner parameters along with the outer ones, by differentiating through a "
+            "few inner steps from there.",
+        ),
+    )
     checks = (
         Beats("test_loss", "bo_rep", over="ma_soba", lower=True),
         Matches("test_loss_benign", "bo_rep", "ma_soba", margin=MARGIN),
@@ -87,19 +105,24 @@ class SurvivesExplodingHypergradients(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.bo_rep.data import load
+
         if config.period > config.lower_steps:
             raise ThroughlineError(
                 f"period={config.period} is above lower_steps={config.lower_steps}: bo_rep would take fewer oracle "
                 f"calls than ma_soba; --set period={config.lower_steps}"
             )
-        self.problem(config, 0, levels(config)[0])  # so that a fault of the data is one line before anything runs
+        load(config, 0, levels(config)[0])  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.bo_rep.data import load
+        from throughline.claims.bo_rep.training import budget, courses, step_size
+
         places = levels(config)
         found: list[dict[str, float]] = []
         for number, level in enumerate(places):
             curves = {0: ("loss", "norm"), len(places) - 1: ("loss_benign", "norm_benign")}.get(number)
-            problem, norms, calls = self.problem(config, seed, level), [math.nan], 0
+            problem, norms, calls = load(config, seed, level), [math.nan], 0
             course = courses(arm, problem, config, step_size(arm, config, level))
             for step, (calls, norm) in enumerate(course, start=1):
                 norms.append(norm)
@@ -120,16 +143,6 @@ class SurvivesExplodingHypergradients(Claim):
             "norm_range_benign": found[-1]["norm_range"],
             "oracle_calls": sum(part["calls"] for part in found),
         }
-
-    def problem(self, config: Config, seed: int, level: float) -> Problem:
-        """The problem of a seed at one level, the same in every arm; the weights start alike at every level."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if kind(config) in ("amazon", "sentiment140"):
-                from throughline.claims.bo_rep import paper
-
-                return paper.load(config, seed, level)
-            return load(config, seed, level)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.bo_rep import figures as draw

@@ -1,4 +1,4 @@
-"""What the BO-REP claim learns by default or for its user: a text under a recurrent encoder, or rows of a table."""
+"""What the BO-REP claim learns: a text under a recurrent encoder, rows of the user's table, or the paper's own sets."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from throughline.claims.bo_rep import paper
 from throughline.claims.bo_rep.cleaning import PROBE, cleaning
 from throughline.claims.bo_rep.config import Config, kind
 from throughline.claims.bo_rep.problems import PENALTY, Encoder, Problem, Tree, parameters, sampled
@@ -23,8 +24,11 @@ LEAST_TEXT = 10  # sequences in the shortest part of a text
 
 
 def load(config: Config, seed: int, level: float) -> Problem:
-    """The problem of a seed at one level: a text, or the user's table."""
-    return _text(config, seed, level) if kind(config) == "text" else _table(config, seed, level)
+    """The problem of a seed at one level, the same in every arm; the weights start alike at every level."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        make = {"text": _text, "table": _table}.get(kind(config), paper.load)
+        return make(config, seed, level)
 
 
 def _text(config: Config, seed: int, gain: float) -> Problem:

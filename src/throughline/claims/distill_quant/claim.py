@@ -3,22 +3,41 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from throughline.claims.distill_quant import data
 from throughline.claims.distill_quant.config import Config
-from throughline.claims.distill_quant.data import Task, check
-from throughline.claims.distill_quant.training import ARMS, Trainer, epochs_of
-from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from throughline.claims.distill_quant.data import Task
 
 
 class LowBitStudent(Claim):
     """A 2-bit student trained under quantisation keeps the accuracy that quantising after training loses."""
 
     paper = "distill-quant"
-    arms = ("post_training", "quantized_distillation", "differentiable", "no_teacher", "full_precision")
+    arms = (
+        Arm(
+            "post_training",
+            "Trains the small student at full precision to imitate a larger teacher, and rounds its weights "
+            "afterwards.",
+        ),
+        Arm(
+            "quantized_distillation",
+            "Trains the student to imitate the teacher while its weights are rounded, and applies the gradients to a "
+            "copy at full precision.",
+        ),
+        Arm(
+            "differentiable",
+            "Leaves the student of post_training as it is, and learns the few values that its weights are rounded to.",
+        ),
+        Arm("no_teacher", "Trains with rounded weights as quantized_distillation does, but from the labels alone."),
+        Arm(
+            "full_precision",
+            "Trains the student to imitate the teacher and never rounds its weights: the accuracy that is to be kept.",
+        ),
+    )
     checks = (
         Beats("accuracy_2bit", "quantized_distillation", over="post_training"),
         Beats("accuracy_2bit", "differentiable", over="post_training"),
@@ -60,10 +79,14 @@ class LowBitStudent(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.distill_quant.data import check
+
         check(config)
         load(replace(config, device="cpu"), 0)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.distill_quant.training import ARMS, Trainer, epochs_of
+
         trainer = Trainer(load(config, seed).to(config.device), config, seed, log, epochs_of(arm, config))
         return ARMS[arm](trainer)
 
@@ -83,10 +106,12 @@ class LowBitStudent(Claim):
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
 
 
-def load(config: Config, seed: int) -> Task:
+def load(config: Config, seed: int) -> "Task":
     """The task of one seed, alike in every arm."""
     if config.data is None and config.dataset.startswith("cifar"):
         from throughline.claims.distill_quant import paper
 
         return paper.load(config)
+    from throughline.claims.distill_quant import data
+
     return data.load(config, seed)

@@ -2,17 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from throughline.claims.dkvb import toy
 from throughline.claims.dkvb.config import Config
-from throughline.claims.dkvb.data import check, load
-from throughline.claims.dkvb.training import learner, standardized, step, usage
-from throughline.claims.shared.evaluation import outputs
-from throughline.claims.shared.random_batches import by_task
-from throughline.claims.shared.stream_figures import accuracy_by_task, course
-from throughline.continual.streams import class_incremental
-from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -23,8 +14,40 @@ class StreamWithoutForgetting(Claim):
     """A key-value bottleneck on a frozen encoder learns classes one after another without forgetting."""
 
     paper = "dkvb"
-    arms = ("linear_probe", "mlp", "bottleneck", "bottleneck_own_keys", "iid_linear_probe", "iid_bottleneck")
-    context = ("linear_probe_standardized", "mlp_standardized")
+    arms = (
+        Arm(
+            "linear_probe",
+            "Trains one linear layer on the frozen encoder's features while the classes arrive one task after another.",
+        ),
+        Arm("mlp", "Trains a network with one hidden layer on the same features and the same stream of classes."),
+        Arm(
+            "bottleneck",
+            "Trains only the values stored under the keys nearest to a sample's features; the keys are fixed "
+            "beforehand, on unlabelled data outside the stream.",
+        ),
+        Arm(
+            "bottleneck_own_keys",
+            "Does as bottleneck does with keys from the stream's own training samples, without their labels.",
+        ),
+        Arm(
+            "iid_linear_probe",
+            "Trains the linear layer for as many steps on all classes mixed, where there is nothing to forget.",
+        ),
+        Arm(
+            "iid_bottleneck",
+            "Trains the bottleneck for as many steps on all classes mixed: what it reaches where order plays no part.",
+        ),
+    )
+    context = (
+        Arm(
+            "linear_probe_standardized",
+            "Trains linear_probe on features that are centred and scaled by mean and deviation of the unlabelled data.",
+        ),
+        Arm(
+            "mlp_standardized",
+            "Trains mlp on features that are centred and scaled by mean and deviation of the unlabelled data.",
+        ),
+    )
     checks = (
         Beats("accuracy", "bottleneck", over="linear_probe"),
         Beats("accuracy", "bottleneck", over="mlp"),
@@ -68,9 +91,20 @@ class StreamWithoutForgetting(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.dkvb.data import check
+
         check(config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        import torch
+
+        from throughline.claims.dkvb import toy
+        from throughline.claims.dkvb.data import load
+        from throughline.claims.dkvb.training import learner, standardized, step, usage
+        from throughline.claims.shared.evaluation import outputs
+        from throughline.claims.shared.random_batches import by_task
+        from throughline.continual.streams import class_incremental
+
         split = load(config, seed)
         if arm.endswith("_standardized"):
             split = standardized(split)
@@ -100,6 +134,7 @@ class StreamWithoutForgetting(Claim):
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.dkvb import figures as draw
+        from throughline.claims.shared.stream_figures import accuracy_by_task, course
 
         drawn = {
             "Accuracy on all classes after each task (mean, and range over seeds)": course(results),

@@ -1,18 +1,11 @@
-"""G-ACIL against streaming LDA on a Si-Blurry stream ("G-ACIL: Analytic Learning for Exemplar-Free Generalized Class
-Incremental Learning", arXiv 2403.15706): MNIST by default, the user's table or image folder, CIFAR-100 at paper scale.
-"""
+"""The G-ACIL claim: its arms, scales and checks, and what one arm does on one seed."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from throughline.claims.g_acil.config import Config
-from throughline.claims.g_acil.data import check, load
-from throughline.claims.g_acil.training import batches, histogram, learner_of, weight_error
-from throughline.continual.analytic import AnalyticHead
-from throughline.continual.streams import si_blurry
-from throughline.lab import Beats, Claim, Log, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -28,8 +21,29 @@ class AnalyticStream(Claim):
     """
 
     paper = "g-acil"
-    arms = ("slda", "gacil", "gacil_without_eclg")
-    context = ("slda_expanded",)
+    arms = (
+        Arm(
+            "slda",
+            "Updates class means and one shared covariance with every batch, and classifies by linear discriminant "
+            "analysis.",
+        ),
+        Arm(
+            "gacil",
+            "Updates a ridge regression on a fixed random expansion of the features with every batch, exactly as if "
+            "all data were fitted at once.",
+        ),
+        Arm(
+            "gacil_without_eclg",
+            "Updates as gacil does, but drops the labels of samples whose class an earlier task has shown: no "
+            "exposed-class label gain (ECLG).",
+        ),
+    )
+    context = (
+        Arm(
+            "slda_expanded",
+            "Runs slda on the random expansion of gacil, with a shrinkage of the covariance that was chosen for it.",
+        ),
+    )
     checks = (
         Beats("last_accuracy", "gacil", over="slda"),
         Beats("last_accuracy", "gacil", over="gacil_without_eclg"),
@@ -67,9 +81,18 @@ class AnalyticStream(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.g_acil.data import check
+
         check(config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        import torch
+
+        from throughline.claims.g_acil.data import load
+        from throughline.claims.g_acil.training import batches, histogram, learner_of, weight_error
+        from throughline.continual.analytic import AnalyticHead
+        from throughline.continual.streams import si_blurry
+
         x, y, test_x, test_y = (part.to(config.device) for part in load(config, seed))
         draw = torch.Generator().manual_seed(seed)
         tasks = si_blurry(y.cpu(), config.tasks, disjoint=config.disjoint, blurry=config.blurry, generator=draw)

@@ -4,16 +4,9 @@ import os
 from typing import TYPE_CHECKING
 
 from throughline.claims.groco.config import NEGATIVES, Config
-from throughline.claims.groco.data import load
-from throughline.claims.groco.evaluation import DRAWN_STEEPNESS, keep_pictures
-from throughline.claims.groco.models import encoder_of, projection
-from throughline.claims.groco.training import train
-from throughline.claims.shared.evaluation import outputs
-from throughline.claims.shared.neighbour_figures import neighbours
-from throughline.claims.shared.probes import knn_accuracy, linear_accuracy
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Log, Quote, Results, require
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -25,8 +18,24 @@ class GroupOrdering(Claim):
     ordered than when pairs were contrasted."""
 
     paper = "groco"
-    arms = ("infonce", "groco")
-    context = ("infonce_top10",)
+    arms = (
+        Arm(
+            "infonce",
+            "Pulls two views of an image together and pushes all other images of the batch away: the loss NT-Xent.",
+        ),
+        Arm(
+            "groco",
+            "Asks only that an image's other view ranks above the ten most similar other images, through a "
+            "differentiable sort.",
+        ),
+    )
+    context = (
+        Arm(
+            "infonce_top10",
+            "Contrasts as infonce does, but only with the ten most similar images and, like groco, moves only the "
+            "image they are compared with.",
+        ),
+    )
     checks = (Beats("knn_accuracy", "groco", over="infonce"),)
     scales = {
         "smoke": Config("digits", epochs=2, size=8),
@@ -48,6 +57,8 @@ class GroupOrdering(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.groco.data import load
+
         if config.images == "imagenet" and config.data is None:
             folders = [os.path.join(config.root, part) for part in ("train", "val")]
             if not config.root or not all(map(os.path.isdir, folders)):
@@ -69,6 +80,13 @@ class GroupOrdering(Claim):
             )
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.groco.data import load
+        from throughline.claims.groco.evaluation import keep_pictures
+        from throughline.claims.groco.models import encoder_of, projection
+        from throughline.claims.groco.training import train
+        from throughline.claims.shared.evaluation import outputs
+        from throughline.claims.shared.probes import knn_accuracy, linear_accuracy
+
         if config.images == "imagenet" and config.data is None:
             from throughline.claims.groco.paper import train_imagenet
 
@@ -85,6 +103,8 @@ class GroupOrdering(Claim):
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.groco import figures as draw
+        from throughline.claims.groco.evaluation import DRAWN_STEEPNESS
+        from throughline.claims.shared.neighbour_figures import neighbours
 
         drawn = {
             "k-NN accuracy on the queries during training (mean, and range over seeds)": draw.curves(results),

@@ -3,13 +3,9 @@
 from typing import TYPE_CHECKING
 
 from throughline.claims.lpn.config import Config
-from throughline.claims.lpn.data import load
-from throughline.claims.lpn.images import folder, on_images
-from throughline.claims.lpn.tasks import Task
-from throughline.claims.lpn.training import train
 from throughline.claims.shared.checks import WhereKnown
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Log, Quote, Results, Within, require
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import curve_bands, paired_dots
 
 if TYPE_CHECKING:
@@ -27,7 +23,23 @@ class LearnsTheLogPrior(Claim):
     not."""
 
     paper = "lpn"
-    arms = ("l2", "l1", "proximal_matching")
+    arms = (
+        Arm(
+            "l2",
+            "Trains the denoiser on squared error, whose best answer is the mean of the clean samples that fit the "
+            "noisy one.",
+        ),
+        Arm(
+            "l1",
+            "Trains the denoiser on absolute error, whose best answer is the median of the clean samples that fit the "
+            "noisy one.",
+        ),
+        Arm(
+            "proximal_matching",
+            "Trains as l1 at first, then on a loss that rewards ever closer hits alone, and so approaches the "
+            "likeliest clean sample.",
+        ),
+    )
     checks = (
         WhereKnown(
             Beats("prior_rmse", "proximal_matching", over="l1", lower=True),
@@ -90,27 +102,20 @@ class LearnsTheLogPrior(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.lpn.data import load
+
         for name in ("gammas", "table_gammas"):
             if len(getattr(config, name)) != len(config.rates):
                 counts = f"{len(getattr(config, name))} and {len(config.rates)}"
                 raise ThroughlineError(f"{name} and rates must be as many, got {counts}")
-        self.task(config, 0)  # so that a fault of the data is one line before anything runs
+        load(config, 0)  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        task = self.task(config, seed)
+        from throughline.claims.lpn.data import load
+        from throughline.claims.lpn.training import train
+
+        task = load(config, seed)
         return task.measure(train(arm, task, config, seed, log), arm, log)
-
-    def task(self, config: Config, seed: int) -> Task:
-        """The task of a seed, alike in every arm."""
-        if config.dataset == "laplace" if config.data is None else config.data.kind == "table":
-            return load(config, seed)
-        require("deepinv", extra="imaging")
-        require("skimage.metrics", extra="imaging")
-        if config.data is not None:
-            return on_images(config, folder(config.data, seed), seed)
-        from throughline.claims.lpn import paper
-
-        return on_images(config, paper.pictures(config, seed), seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.lpn import figures as draw

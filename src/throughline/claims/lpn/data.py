@@ -1,4 +1,4 @@
-"""What the lpn claim trains on but for images: the paper's Laplace samples, of which all is known, and own tables."""
+"""What the lpn claim trains on: the paper's Laplace samples, of which all is known, own tables, or images."""
 
 import math
 import warnings
@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from throughline.claims.lpn import paper
 from throughline.claims.lpn.config import Config
+from throughline.claims.lpn.images import folder, on_images
 from throughline.claims.lpn.tasks import Phase, Task, rises
 from throughline.data import DataError, Source
 from throughline.data.download import resolve
 from throughline.data.frames import read_frame
-from throughline.lab import Log
+from throughline.lab import Log, require
 from throughline.physics.proximal import InputConvexMLP, LearnedProximalNetwork, proximal_matching_loss
 
 __all__ = ["load", "posterior_mean", "prior_values", "soft_threshold"]
@@ -24,8 +26,15 @@ TABLE_CONVEXITY = 0.02  # μ: own samples may lie anywhere
 
 
 def load(config: Config, seed: int) -> Task:
-    """The samples of the generator, or of the user's table."""
-    return _laplace(config) if config.data is None else _table(config, config.data, seed)
+    """The task of a seed, alike in every arm."""
+    if config.data is None and config.dataset == "laplace":
+        return _laplace(config)
+    if config.data is not None and config.data.kind == "table":
+        return _table(config, config.data, seed)
+    require("deepinv", extra="imaging")
+    require("skimage.metrics", extra="imaging")
+    pictures = paper.pictures(config, seed) if config.data is None else folder(config.data, seed)
+    return on_images(config, pictures, seed)
 
 
 def _phases(config: Config, gammas: tuple[float, ...]) -> tuple[Phase, ...]:
