@@ -262,5 +262,5 @@ def test_draws_what_has_finished(tmp_path: Path) -> None:
     assert course.axes[1].images[0].get_array().sum() == 1438
     assert errors.axes[0].get_yscale() == "log"
     assert len(ends.axes) == 1
-    outcomes = {outcome.sentence: outcome.verdict for outcome in judge(results).outcomes}
-    assert outcomes["weight_error of gacil is at most 1e-08 on every seed"] == "held"
+    outcomes = {outcome.sentence: outcome for outcome in judge(results).outcomes}
+    assert outcomes["weight_error of gacil is at most 1e-08 on every seed"].high <= 1e-8

@@ -159,14 +159,15 @@ def test_weights_stay_non_negative() -> None:
 
 def test_checks_suit_what_is_known() -> None:
     class Measured:
+        looks = 0
+
         def __init__(self, **metrics: float) -> None:
             self.metrics = metrics
 
         def values(self, metric: str, arm: str) -> dict[int, float]:
             value = self.metrics.get(metric)
-            return (
-                {} if value is None else {seed: value + seed / 100 + (arm != "proximal_matching") for seed in range(3)}
-            )
+            behind = arm != "proximal_matching"
+            return {} if value is None else {seed: value + seed / 100 + behind * (1 + seed / 200) for seed in range(3)}
 
     known = Measured(prior_rmse=0.1, prox_rmse=0.1, mean_rmse=-1.0, prior_defined=0.5)
     own = Measured(matching_loss=0.1, noise_in_order=1.0, prior_defined=1.0)
