@@ -24,7 +24,7 @@ from throughline.errors import ThroughlineError
 from throughline.lab.results import Results
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Unit
-from throughline.session import Request, run_claim
+from throughline.session import Request, run_claims
 
 CLAIM = Pointing()
 SMOKE: Config = CLAIM.scales["smoke"]
@@ -240,7 +240,7 @@ SQUARES = "0 0 1 0 0 1 1 1 2 3 3 2\n" * 20
 def test_a_file_that_does_not_do_stops_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.txt").write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        run_claim("pointer-net", Request(scale="smoke", data=str(tmp_path / "mine.txt"), out=tmp_path / "runs"))
+        run_claims(["pointer-net"], Request(scale="smoke", data=str(tmp_path / "mine.txt"), out=tmp_path / "runs"))
     assert str(caught.value).startswith(f"{tmp_path / 'mine.txt'}: ")
     assert "\n" not in str(caught.value)
 
@@ -248,12 +248,12 @@ def test_a_file_that_does_not_do_stops_in_one_line(tmp_path: Path, text: str, me
 def test_other_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match="pointer-net wants a file of planar points, this is images"):
-        run_claim("pointer-net", Request(scale="smoke", data=str(tmp_path / "pictures"), out=tmp_path / "runs"))
+        run_claims(["pointer-net"], Request(scale="smoke", data=str(tmp_path / "pictures"), out=tmp_path / "runs"))
     file = write_instances(tmp_path / "mine.txt", [6] * 12)
     with pytest.raises(DataError, match=r"a target column .* is for tables of features; leave it out"):
-        run_claim("pointer-net", Request(scale="smoke", data=str(file), target="x", out=tmp_path / "runs"))
+        run_claims(["pointer-net"], Request(scale="smoke", data=str(file), target="x", out=tmp_path / "runs"))
     with pytest.raises(DataError, match="groco wants an image folder, this is table"):
-        run_claim("groco", Request(scale="smoke", data=str(file), out=tmp_path / "runs"))
+        run_claims(["groco"], Request(scale="smoke", data=str(file), out=tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(

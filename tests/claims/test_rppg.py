@@ -188,7 +188,7 @@ def test_takes_a_folder_of_videos(tmp_path: Path, waveforms: bool) -> None:
     assert [video.length for video in domains.train] == [200 - 96] * 2  # their ends are held out
     assert not {v.name for v in domains.train} & {v.name for v in domains.cross}
     assert {v.name for v in domains.train} == {v.name for v in domains.same}
-    whole = decoded(str(tmp_path / "mine" / domains.same[0].name), config.framing, "")
+    whole = decoded(str(tmp_path / "mine" / domains.same[0].name), data.framing(config), "")
     assert torch.equal(domains.same[0].read(0, 96), whole[:, 104:])
     assert (domains.train[0].pulse is not None) == waveforms
     for arm in ARMS:

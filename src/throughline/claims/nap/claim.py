@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.claims.nap.config import Config
-from throughline.claims.nap.data import check, load
-from throughline.claims.nap.problems import Problem
-from throughline.claims.nap.searches import searched
-from throughline.lab import Beats, Claim, Log, Matches, Quote, Results, require
+from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from throughline.claims.nap.problems import Problem
 
 REPORTED = 15  # the trial after which the regret is reported
 
@@ -23,8 +22,26 @@ class SearchesFromExperience(Claim):
     """
 
     paper = "nap"
-    arms = ("gp_ei", "nap")
-    context = ("random", "nap_no_rl")
+    arms = (
+        Arm(
+            "gp_ei",
+            "Fits a Gaussian process to the trials of the current search alone, and tries the setting of largest "
+            "expected improvement.",
+        ),
+        Arm(
+            "nap",
+            "Trains a transformer on other tasks to predict outcomes and, by reinforcement learning, to score "
+            "settings, and tries the one that it scores highest.",
+        ),
+    )
+    context = (
+        Arm("random", "Tries settings in a random order and learns nothing from their outcomes."),
+        Arm(
+            "nap_no_rl",
+            "Trains the transformer of nap for as many steps, but to predict outcomes alone, and tries the setting of "
+            "largest expected improvement.",
+        ),
+    )
     checks = (
         Beats("mean_regret", "nap", over="gp_ei", lower=True),
         Matches("regret_15", "nap", "gp_ei", margin=0.02),
@@ -105,10 +122,14 @@ class SearchesFromExperience(Claim):
 
     def prepare(self, config: Config) -> None:
         require("botorch", extra="search")
+        from throughline.claims.nap.data import check
+
         for problem in self.problems(config, 0):
             check(problem, config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.nap.searches import searched
+
         regrets = [
             regret for problem in self.problems(config, seed) for regret in searched(arm, problem, config, seed, log)
         ]
@@ -117,13 +138,13 @@ class SearchesFromExperience(Claim):
             log(trial, regret=regret)
         return {"mean_regret": float(mean.mean()), "regret_15": float(mean[:REPORTED][-1])}
 
-    def problems(self, config: Config, seed: int) -> list[Problem]:
+    def problems(self, config: Config, seed: int) -> "list[Problem]":
         """The problems of a seed, the same in every arm."""
-        if config.data is None and config.dataset in ("hpob", "xgboost"):
-            from throughline.claims.nap import paper
+        from throughline.claims.nap import data, paper
 
+        if config.data is None and config.dataset in ("hpob", "xgboost"):
             return paper.load(config, seed)
-        return load(config, seed)
+        return data.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.nap import figures as draw

@@ -4,9 +4,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from throughline.claims.pointer_net.config import Config
-from throughline.claims.pointer_net.data import check, load
-from throughline.claims.pointer_net.training import keep_pictures, network, score, summary, train
-from throughline.lab import Beats, Claim, Log, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -17,8 +15,32 @@ class Pointing(Claim):
     """Pointing beats attending over a fixed vocabulary, and one model serves lengths that it never saw."""
 
     paper = "pointer-net"
-    arms = ("attention", "lstm", "pointer", "pointer_lengths", "pointer_tour")
-    context = ("pointer_triangles",)
+    arms = (
+        Arm(
+            "attention",
+            "Learns convex hulls with a recurrent network that attends over the points, but names each corner from a "
+            "fixed list of numbers.",
+        ),
+        Arm("lstm", "Learns the same hulls without attention, all points squeezed into the last state of the encoder."),
+        Arm(
+            "pointer",
+            "Learns the same hulls with attention itself as the output: each step points at one of the points.",
+        ),
+        Arm(
+            "pointer_lengths",
+            "Trains one pointer network on hulls of mixed sizes, and tests it also on more points than it ever saw.",
+        ),
+        Arm(
+            "pointer_tour",
+            "Trains a pointer network on short round trips through all points, and decodes its own by beam search.",
+        ),
+    )
+    context = (
+        Arm(
+            "pointer_triangles",
+            "Trains a pointer network to list the triangles of the Delaunay triangulation, and decodes by beam search.",
+        ),
+    )
     checks = (
         Beats("hull_accuracy", "pointer", over="attention"),
         Within("long_area", "pointer_lengths", at_least=0.97),
@@ -83,9 +105,14 @@ class Pointing(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.pointer_net.data import check
+
         check(config, (*self.arms, *self.context))
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.pointer_net.data import load
+        from throughline.claims.pointer_net.training import keep_pictures, network, score, summary, train
+
         split = load(arm, config, seed)
         net = network(arm, config, split.seen[1])
         rate = getattr(config, f"{arm}_lr")

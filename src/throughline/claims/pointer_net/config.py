@@ -1,14 +1,16 @@
 """Sizes of the pointer network claim, and which problem each of its arms learns."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from throughline.claims.shared.fields import PositiveReal
-from throughline.claims.shared.planar_batches import Task
 from throughline.data import Source
 from throughline.lab import Device
+
+if TYPE_CHECKING:
+    from throughline.claims.shared.planar_batches import Task
 
 __all__ = ["Config", "task_of"]
 
@@ -45,6 +47,6 @@ class Config:
     data: Source | None = None
 
 
-def task_of(arm: str) -> Task:
+def task_of(arm: str) -> "Task":
     """The problem that an arm learns."""
     return {"pointer_tour": "tsp", "pointer_triangles": "delaunay"}.get(arm, "hull")  # type: ignore[return-value]

@@ -2,18 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from throughline.claims.rppg.config import Config
-from throughline.claims.rppg.data import Domains, check, load, strengths
-from throughline.claims.rppg.training import CLASSICAL, fit, measure, predict
-from throughline.claims.shared.agreement_figures import bland_altman, estimates
-from throughline.claims.shared.pulse_figures import clip
-from throughline.lab import Beats, Claim, Log, Matches, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from throughline.claims.rppg.data import Domains
 
 DOMAINS = {"same_rates": "held-out, like the training videos", "cross_rates": "never seen"}  # of the pictures
 
@@ -23,8 +21,35 @@ class ReadsPulseInHardVideos(Claim):
     trained on easy videos read heart rate in hard ones."""
 
     paper = "rppg"
-    arms = ("physnet", "physfsunet")
-    context = ("difference", "fused", "pos", "chrom")
+    arms = (
+        Arm(
+            "physnet",
+            "Trains a 3D network on raw video frames, without attention, to correlate with the measured pulse wave.",
+        ),
+        Arm(
+            "physfsunet",
+            "Trains all of the paper: raw frames fused with differences between frames, attention, and a loss that "
+            "moves from waveform to spectrum.",
+        ),
+    )
+    context = (
+        Arm("difference", "Trains as physnet does, on differences between neighbouring frames alone."),
+        Arm(
+            "fused",
+            "Trains as physnet does, on raw frames fused with their differences: physfsunet without attention and "
+            "without its loss.",
+        ),
+        Arm(
+            "pos",
+            "Learns nothing: reads the pulse from the frame's mean colour, projected onto a plane at right angles to "
+            "the skin's tone.",
+        ),
+        Arm(
+            "chrom",
+            "Learns nothing: reads the pulse from two differences within the frame's mean colour, weighed so that "
+            "motion cancels.",
+        ),
+    )
     checks = (
         Beats("cross_mae", "physfsunet", over="physnet", lower=True),
         Matches("same_mae", "physfsunet", to="physnet", margin=1.0),
@@ -81,10 +106,15 @@ class ReadsPulseInHardVideos(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.rppg.data import check
+
         check(config)
         self.domains(config, 0)  # so that a fault of the videos is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.rppg.data import strengths
+        from throughline.claims.rppg.training import CLASSICAL, fit, measure, predict
+
         domains = self.domains(config, seed)
         network = None if arm in CLASSICAL else fit(arm, domains.train, config, seed, log)
         metrics: dict[str, float] = {}
@@ -94,22 +124,24 @@ class ReadsPulseInHardVideos(Claim):
             metrics |= {f"{name}_{metric}": value for metric, value in scores.items()}
             log.keep(**{f"{name}_rates": rates})
             if name == "cross" and videos[0].pulse is not None:
-                log.keep(pulse=pulses[0], truth=videos[0].pulse[: len(pulses[0])], bpm=torch.tensor(videos[0].bpm))
+                log.keep(pulse=pulses[0], truth=videos[0].pulse[: len(pulses[0])], bpm=np.float32(videos[0].bpm))
         for name, sets in strengths(config, seed).items():
             found = [measure([predict(arm, network, v, config) for v in videos], videos, config)[0] for videos in sets]
-            log.keep(**{name: torch.tensor([scores["mae"] for scores in found])})
+            log.keep(**{name: np.array([scores["mae"] for scores in found], np.float32)})
         return metrics
 
-    def domains(self, config: Config, seed: int) -> Domains:
+    def domains(self, config: Config, seed: int) -> "Domains":
         """The videos of a seed, alike in every arm."""
-        if config.data is None and config.dataset == "pure-mmpd":
-            from throughline.claims.rppg import paper
+        from throughline.claims.rppg import data, paper
 
+        if config.data is None and config.dataset == "pure-mmpd":
             return paper.load(config)
-        return load(config, seed)
+        return data.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.rppg import figures as draw
+        from throughline.claims.shared.agreement_figures import bland_altman, estimates
+        from throughline.claims.shared.pulse_figures import clip
 
         drawn = {
             "Mean error on videos never seen, one line for each seed": paired_dots(

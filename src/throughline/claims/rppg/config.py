@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from throughline.claims.shared.fields import NonNegativeReal, PositiveReal, Share, Unit
-from throughline.claims.shared.pulse_videos import Framing
 from throughline.data import Source
 from throughline.lab import Device
 
@@ -50,8 +49,3 @@ class Config:
     test_root: str = ""  # of MMPD: folders subject1, subject2, …
     device: Device = "cpu"
     data: Source | None = None
-
-    @property
-    def framing(self) -> Framing:
-        """How frames are read."""
-        return Framing(self.size, self.fs, self.box)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from throughline.claims.rppg.config import Config, Difficulty
-from throughline.claims.shared.pulse_videos import Video, decoded, generated, own, span
+from throughline.claims.shared.pulse_videos import Framing, Video, decoded, generated, own, span
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 
-__all__ = ["STRENGTHS", "Domains", "check", "load", "strengths"]
+__all__ = ["STRENGTHS", "Domains", "check", "framing", "load", "strengths"]
 
 STRENGTHS = (0.0, 0.4, 0.8, 1.2)  # of motion and of light, one at a time, for the pictures
 SHORTEST = 5.0  # seconds of a video: enough for a spectrum
@@ -55,6 +55,11 @@ def load(config: Config, seed: int) -> Domains:
     )
 
 
+def framing(config: Config) -> Framing:
+    """How frames are read."""
+    return Framing(config.size, config.fs, config.box)
+
+
 def strengths(config: Config, seed: int) -> dict[str, list[list[Video]]]:
     """Clips of growing motion in easy light, and of growing light on calm faces; generated ones alone."""
     if config.data is not None or config.dataset != "synthetic":
@@ -85,7 +90,7 @@ def _own(config: Config, seed: int) -> Domains:
     held = {subjects[i] for i in order[: max(1, round(config.test * len(subjects)))]}
     train, same, cross = [], [], []
     for item in labelled:
-        frames = decoded(str(item.path), config.framing, config.data.digest)
+        frames = decoded(str(item.path), framing(config), config.data.digest)
         least = max(config.crop, math.ceil(SHORTEST * config.fs))
         if frames.shape[1] < least:
             raise DataError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from throughline.claims.rppg.config import Config
-from throughline.claims.rppg.data import Domains
+from throughline.claims.rppg.data import Domains, framing
 from throughline.claims.shared.pulse_videos import mmpd, pure, rated, span
 from throughline.data import DataError
 
@@ -21,7 +21,7 @@ def load(config: Config) -> Domains:
         raise DataError(f"{train}: no folders like 01-01 in it; give the folder of PURE with --set root=FOLDER")
     if not files:
         raise DataError(f"{test}: no files like subject1/p1_0.mat in it; give that of MMPD with --set test_root=FOLDER")
-    whole = [pure(place, config.framing) for place in places]
+    whole = [pure(place, framing(config)) for place in places]
     short = next((video for video in whole if video.length < config.crop + config.frames), None)
     if short is not None:
         least = f"crop + frames = {config.crop + config.frames}"
@@ -33,7 +33,7 @@ def load(config: Config) -> Domains:
             rated(span(video, max(end, config.crop), video.length), config.fs)
             for video, end in zip(whole, ends, strict=True)
         ],
-        cross=[mmpd(file, config.framing) for file in files],
+        cross=[mmpd(file, framing(config)) for file in files],
     )
 
 

@@ -3,14 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from throughline.claims.sensor_layout import data
 from throughline.claims.sensor_layout.config import SHAPES, Config
-from throughline.claims.sensor_layout.data import Task, check, sensor_size
-from throughline.claims.sensor_layout.training import fit, keep
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Log, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results
 from throughline.lab.plots import paired_differences, paired_dots
-from throughline.sensing.layout import SensorLayout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +19,21 @@ class LearnedLayout(Claim):
     one."""
 
     paper = "sensor-layout"
-    arms = ("uniform", "rectangular", "curvilinear")
-    context = ("fixed_center", "refrozen")
+    arms = (
+        Arm("uniform", "Trains a network behind a sensor of equal pixels on a regular grid, which stays as it is."),
+        Arm(
+            "rectangular",
+            "Learns with the network how strongly rows and columns of pixels crowd the centre; pixels stay rectangles.",
+        ),
+        Arm(
+            "curvilinear",
+            "Learns how strongly pixels crowd the centre by their distance from it, which bends rows and columns.",
+        ),
+    )
+    context = (
+        Arm("fixed_center", "Trains a network behind a rectangular grid that crowds the centre, set by hand."),
+        Arm("refrozen", "Learns a layout as rectangular does, freezes it, and trains a fresh network behind it."),
+    )
     checks = (
         Beats("accuracy", "rectangular", over="uniform"),
         Beats("accuracy", "curvilinear", over="uniform"),
@@ -47,6 +56,8 @@ class LearnedLayout(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.sensor_layout.data import check, load, sensor_size
+
         check(config)
         size, scene = sensor_size(config), load(replace(config, device="cpu"), 0).mean_scene.shape[-2:]
         if scene[0] < size[0] or scene[1] < size[1]:
@@ -58,6 +69,10 @@ class LearnedLayout(Claim):
             )
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.sensor_layout.data import load, sensor_size
+        from throughline.claims.sensor_layout.training import fit, keep
+        from throughline.sensing.layout import SensorLayout
+
         task, size = load(config, seed), sensor_size(config)
         start = FOVEA if arm == "fixed_center" else (0.0, 0.0)
         layout = SensorLayout(size, shape=SHAPES.get(arm, "rectangular"), curvature=start, device=config.device)
@@ -87,12 +102,3 @@ class LearnedLayout(Claim):
             "Test scenes as each sensor sees them, pixels at their true place and size": draw.sights(results),
         }
         return {caption: figure for caption, figure in drawn.items() if figure is not None}
-
-
-def load(config: Config, seed: int) -> Task:
-    """The task of one seed, alike in every arm."""
-    if config.data is None and config.dataset in ("celeba", "cityscapes"):
-        from throughline.claims.sensor_layout import paper
-
-        return paper.load(config, seed)
-    return data.load(config, seed)

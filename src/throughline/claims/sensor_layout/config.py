@@ -1,19 +1,21 @@
 """Config of the sensor-layout claim."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from throughline.claims.shared.fields import PositiveReal, Share
 from throughline.data import Source
 from throughline.lab import Device
-from throughline.sensing.layout import Shape
+
+if TYPE_CHECKING:
+    from throughline.sensing.layout import Shape
 
 __all__ = ["SHAPES", "Config"]
 
 Side = Annotated[int, Field(ge=2)]  # of the sensor, in pixels
-SHAPES: dict[str, Shape] = {"curvilinear": "curvilinear"}  # every other arm is rectangular
+SHAPES: "dict[str, Shape]" = {"curvilinear": "curvilinear"}  # every other arm is rectangular
 
 
 @dataclass(frozen=True)

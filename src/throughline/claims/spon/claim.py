@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from throughline.claims.spon.config import Config
-from throughline.claims.spon.data import own, plate
-from throughline.claims.spon.tasks import Task
 from throughline.errors import ThroughlineError
-from throughline.lab import Beats, Claim, Costs, Log, Quote, Results, Within, require
+from throughline.lab import Arm, Beats, Claim, Costs, Log, Quote, Results, Within, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from throughline.claims.spon.tasks import Task
 
 
 class KeepsItsStructure(Claim):
@@ -18,8 +18,18 @@ class KeepsItsStructure(Claim):
     and finite-element spaces keep boundary conditions exactly."""
 
     paper = "spon"
-    arms = ("spon", "spon-mg")
-    context = ("unconstrained", "mean")
+    arms = (
+        Arm("spon", "Trains message passing between the nodes of one mesh, with boundary values put in place exactly."),
+        Arm(
+            "spon-mg",
+            "Trains message passing down and up a hierarchy of meshes, to reach far in few steps, with boundary values "
+            "put in place exactly.",
+        ),
+    )
+    context = (
+        Arm("unconstrained", "Trains as spon-mg does, but has to learn the boundary values instead of keeping them."),
+        Arm("mean", "Predicts the mean of the training solutions, whatever the input."),
+    )
     checks = (
         Beats("relative_l2", "spon-mg", over="spon", lower=True),
         Within("boundary_error", "spon-mg", at_most=0.0),
@@ -86,14 +96,14 @@ class KeepsItsStructure(Claim):
 
         return measured(arm, config, self.tasks(config, seed), seed, log)
 
-    def tasks(self, config: Config, seed: int) -> list[Task]:
+    def tasks(self, config: Config, seed: int) -> "list[Task]":
         """The operators of a seed, alike in every arm."""
-        if config.data is not None:
-            return [own(config.data, seed)]
-        if config.problem == "plate":
-            return [plate(config, seed)]
-        from throughline.claims.spon import paper
+        from throughline.claims.spon import data, paper
 
+        if config.data is not None:
+            return [data.own(config.data, seed)]
+        if config.problem == "plate":
+            return [data.plate(config, seed)]
         return paper.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":

@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING
 
 from throughline.claims.stn.config import Config
-from throughline.claims.stn.data import load
-from throughline.claims.stn.tasks import Task
-from throughline.claims.stn.training import ARMS, Trainer
-from throughline.lab import Beats, Claim, Costs, Log, Quote, Results, require
+from throughline.lab import Arm, Beats, Claim, Costs, Log, Quote, Results, require
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from throughline.claims.stn.tasks import Task
 
 
 class TunesWhileTraining(Claim):
@@ -18,8 +17,22 @@ class TunesWhileTraining(Claim):
     hyperparameters."""
 
     paper = "stn"
-    arms = ("random_search", "self_tuning")
-    context = ("final_values", "other_start")
+    arms = (
+        Arm(
+            "random_search",
+            "Trains plain networks one after another, the first where self_tuning starts and the others at random "
+            "hyperparameters, and keeps the best on validation data.",
+        ),
+        Arm(
+            "self_tuning",
+            "Trains one network whose layers respond to the hyperparameters, and adjusts these on validation data as "
+            "it learns.",
+        ),
+    )
+    context = (
+        Arm("final_values", "Trains a plain network with the hyperparameters fixed where self-tuning ended."),
+        Arm("other_start", "Tunes as self_tuning does, from the middle of all ranges instead of near their lower end."),
+    )
     checks = (
         Beats("test_loss", "self_tuning", over="random_search", lower=True),
         Costs("cpu_seconds", "self_tuning", over="random_search", at_most=1.1),
@@ -87,15 +100,17 @@ class TunesWhileTraining(Claim):
         self.task(config, 0)  # what the units will need is fetched and read: a fault is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.stn.training import ARMS, Trainer
+
         return ARMS[arm](Trainer(self.task(config, seed), config, seed, log))
 
-    def task(self, config: Config, seed: int) -> Task:
+    def task(self, config: Config, seed: int) -> "Task":
         """The task of a seed, alike in every arm."""
-        if config.data is None and config.dataset in ("cifar10", "ptb"):
-            from throughline.claims.stn import paper
+        from throughline.claims.stn import data, paper
 
+        if config.data is None and config.dataset in ("cifar10", "ptb"):
             return paper.load(config, seed)
-        return load(config, seed)
+        return data.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.stn import figures as draw

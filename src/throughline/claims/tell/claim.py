@@ -2,13 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from sklearn.cluster import KMeans
-
-from throughline.claims.shared.clusterings import agreement
 from throughline.claims.tell.config import Config
-from throughline.claims.tell.data import check, load
-from throughline.claims.tell.training import keep_pictures, run_layer, run_network
-from throughline.lab import Beats, Claim, Log, Quote, Results, Within
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -20,7 +15,26 @@ class InterpretableClustering(Claim):
     than k-means on pixels or after an autoencoder."""
 
     paper = "tell"
-    arms = ("kmeans", "autoencoder_kmeans", "minibatch_kmeans", "tell_layer", "tell")
+    arms = (
+        Arm("kmeans", "Runs k-means from ten starts on the pixels, or the columns of a table, without a network."),
+        Arm(
+            "autoencoder_kmeans",
+            "Trains an autoencoder for reconstruction alone, as long as tell, and clusters what it encodes by k-means.",
+        ),
+        Arm(
+            "minibatch_kmeans",
+            "Runs scikit-learn's mini-batch k-means on samples scaled to length one, from the start of tell_layer.",
+        ),
+        Arm(
+            "tell_layer",
+            "Trains the clustering layer alone, whose weights are the centres, on samples scaled to length one.",
+        ),
+        Arm(
+            "tell",
+            "Trains an autoencoder to reconstruct, then a clustering layer along with it, so that the encoder learns "
+            "to be clustered too.",
+        ),
+    )
     checks = (
         Beats("nmi", "tell", over="autoencoder_kmeans"),
         Beats("nmi", "tell", over="kmeans"),
@@ -67,14 +81,17 @@ class InterpretableClustering(Claim):
     )
 
     def prepare(self, config: Config) -> None:
+        from throughline.claims.tell.data import check
+
         check(config)
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        from throughline.claims.tell.data import load
+        from throughline.claims.tell.training import run_kmeans, run_layer, run_network
+
         samples = load(config, seed)
         if arm == "kmeans":
-            found = KMeans(samples.clusters, n_init=10, random_state=seed).fit(samples.flat.numpy())
-            keep_pictures(found.cluster_centers_, found.transform(samples.flat.numpy()), samples, log)
-            return agreement(samples.labels, found.labels_)
+            return run_kmeans(samples, seed, log)
         if arm in ("minibatch_kmeans", "tell_layer"):
             return run_layer(arm, samples, config, seed, log)
         return run_network(arm, samples, config, seed, log)

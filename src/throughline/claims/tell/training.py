@@ -1,4 +1,4 @@
-"""The arms of TELL's claim: the layer behind an encoder, the layer alone, mini-batch k-means, and what they keep."""
+"""The arms of TELL's claim: the layer behind an encoder, the layer alone, k-means, and what they keep."""
 
 import numpy as np
 import torch
@@ -14,10 +14,18 @@ from throughline.claims.tell.models import networks
 from throughline.discrete.clustering import TELL
 from throughline.lab import Log
 
-__all__ = ["keep_pictures", "run_layer", "run_network"]
+__all__ = ["run_kmeans", "run_layer", "run_network"]
 
 SHOWN = 500  # samples in the picture of the latents
 EVERY = 2  # epochs between two points of the curves
+
+
+def run_kmeans(samples: Samples, seed: int, log: Log) -> dict[str, float]:
+    """k-means on the samples as they are."""
+    x = samples.flat.numpy()
+    found = KMeans(samples.clusters, n_init=10, random_state=seed).fit(x)
+    keep_pictures(found.cluster_centers_, found.transform(x), samples, log)
+    return agreement(samples.labels, found.labels_)
 
 
 def run_network(arm: str, samples: Samples, config: Config, seed: int, log: Log) -> dict[str, float]:
