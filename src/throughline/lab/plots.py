@@ -25,6 +25,7 @@ __all__ = [
     "draw_image",
     "draw_polygon",
     "first_kept",
+    "folded",
     "kept_by_arm",
     "matrices",
     "paired_differences",

@@ -3,7 +3,6 @@
 import io
 import math
 import re
-import textwrap
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from throughline.lab.checks import Outcome
-from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
+from throughline.lab.plots import BASELINE, PALETTE, curve_bands, folded, subplots
 from throughline.lab.results import Results
 
 __all__ = ["comparison", "effects", "learning_curves", "svg"]
@@ -27,8 +26,8 @@ COLORS = {"held": "#2a9d62", "refuted": "#d64545", "not shown": "#c08a1e"}
 
 def effects(outcomes: tuple[Outcome, ...]) -> Figure:
     """A row per check: every seed as a dot, the interval as a bar, and a dashed line where the promise begins."""
-    titles = [textwrap.wrap(outcome.quantity.replace("_", " "), WIDE) for outcome in outcomes]
-    height = 0.35 + 1.05 * len(outcomes) + 0.15 * sum(len(lines) - 1 for lines in titles)
+    titles = [folded(outcome.quantity, WIDE) for outcome in outcomes]
+    height = 0.35 + 1.05 * len(outcomes) + 0.15 * sum(title.count("\n") for title in titles)
     figure, axes = subplots(len(outcomes), 1, size=(6.4, height), squeeze=False)
     for axis, outcome, title in zip(axes[:, 0], outcomes, titles, strict=True):
         color = COLORS[outcome.verdict]
@@ -56,7 +55,7 @@ def effects(outcomes: tuple[Outcome, ...]) -> Figure:
         axis.set_ylim(-0.6, 0.6)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
-        axis.set_title("\n".join(title), loc="left", fontsize=9)
+        axis.set_title(title, loc="left", fontsize=9)
     return figure
 
 
@@ -77,7 +76,7 @@ def comparison(
             label = name if place == 0 else None
             axis.plot(numbers, [place + shift] * len(numbers), "o", color=color, markersize=3.5, alpha=0.5)
             axis.plot(np.mean(numbers) if numbers else math.nan, place + shift, "D", color=color, label=label)
-    axis.set_yticks(range(len(rows)), [arm.replace("_", " ") for arm, *_ in rows])
+    axis.set_yticks(range(len(rows)), [folded(arm, 26) for arm, *_ in rows])
     axis.invert_yaxis()
     axis.set_xlabel(metric.replace("_", " "))
     axis.legend(loc="best")
