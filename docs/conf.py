@@ -1,7 +1,11 @@
 """Configuration of the documentation; `make docs` builds it with warnings as errors."""
 
+import ast
+import inspect
 import re
 import sys
+import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "myst_parser",
+    "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "papers",
@@ -46,6 +51,10 @@ python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # what is copied is what one types, without prompts and output
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
@@ -89,6 +98,28 @@ def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: 
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+def document_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Give a field of a named tuple or dataclass the comment that stands beside it in the source, if there is one."""
+    if what != "attribute" or any(line.strip() and not line.startswith("Alias for field number") for line in lines):
+        return
+    module, owner, field = name.rsplit(".", 2)
+    said = field_comments(getattr(sys.modules.get(module), owner, None)).get(field, "")
+    lines[:] = [re.sub(r"([\\*_|])", r"\\\1", said)] if said else []
+
+
+@cache
+def field_comments(owner: Any) -> dict[str, str]:
+    """The comments at the ends of the lines in which a class declares its fields, by field."""
+    if not inspect.isclass(owner):
+        return {}
+    source = textwrap.dedent(inspect.getsource(owner)).splitlines()
+    (tree,) = ast.parse("\n".join(source)).body
+    fields = [node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    comments = {node.target.id: source[node.end_lineno - 1][node.end_col_offset :] for node in fields}
+    found = {field: re.match(r"\s*# (?!type:|noqa)(.+)", comment) for field, comment in comments.items()}
+    return {field: comment[1] for field, comment in found.items() if comment}
+
+
 def name_array_types(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -106,4 +137,5 @@ NDARRAY = (
 
 def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", skip_what_scikit_learn_adds)
+    app.connect("autodoc-process-docstring", document_fields)
     app.connect("autodoc-process-signature", name_array_types)

@@ -103,8 +103,9 @@ def papers_index(docs: Path) -> str:
     ]
     for area, about in areas().items():
         lines += [f"## {area.capitalize()}", f"{about[0].upper()}{about[1:]}.", _table(area, docs, "")]
-    entries = "\n".join(f"{entry.slug} <{entry.slug}>" for entry in papers())
-    lines.append(f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{entries}\n```")
+    for caption, ready in (("Built", True), ("Planned", False)):
+        entries = "\n".join(f"{entry.slug} <{entry.slug}>" for entry in papers() if entry.available == ready)
+        lines.append(f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: {caption}\n\n{entries}\n```")
     return "\n\n".join(lines) + "\n"
 
 
@@ -245,7 +246,7 @@ def _spread(values: list[float]) -> str:
 
 def _table(area: str, docs: Path, folder: str) -> str:
     rows = ["| paper | what it offers | status |", "|---|---|---|"]
-    for entry in papers():
+    for entry in sorted(papers(), key=lambda entry: not entry.available):
         if entry.area == area:
             rows.append(f"| [{entry.slug}]({folder}{entry.slug}.md) | {_cell(entry.offers)} | {_status(entry, docs)} |")
     return "\n".join(rows)
@@ -333,13 +334,15 @@ def _prose(text: str) -> str:
     return re.sub(r"([_*<{$~\[])", r"\\\1", text)  # plain words for Markdown to leave as they are
 
 
-def readme_table(entries: Iterable[Paper] | None = None) -> str:
-    """The README's list of papers: what is built as a table, and everything by area."""
+def readme_table(entries: Iterable[Paper] | None = None, docs: Path = DOCS) -> str:
+    """The README's list of papers: what is built as a table, with what came of it, and everything by area."""
     entries = tuple(papers() if entries is None else entries)
-    rows = ["| paper | what you get | import |", "|---|---|---|"]
+    rows = ["| paper | what you get | import | its claim |", "|---|---|---|---|"]
     for entry in entries:
         if entry.available:
-            rows.append(f"| [{entry.slug}]({entry.url}) | {_cell(entry.offers)} | `{entry.part_module}` |")
+            found = _results(entry, docs)
+            verdict = f"{found['verdict']} ({found['scale']} scale)" if found else "not run yet"
+            rows.append(f"| [{entry.slug}]({entry.url}) | {_cell(entry.offers)} | `{entry.part_module}` | {verdict} |")
     rows += ["", "All of the catalogue, by area (**bold**: built):", "", "| area | papers |", "|---|---|"]
     for area in areas():
         names = [f"[{e.slug}]({e.url})" for e in entries if e.area == area and not e.available]

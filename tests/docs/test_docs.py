@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 from tests.contract.table import NOT_PARTS
 from tests.docs.gallery import drawn
-from tests.test_snippets import commands
+from tests.test_snippets import blocks, commands
 
 import throughline
 from throughline import catalog
@@ -117,6 +118,62 @@ def test_results_become_tables_and_figures(tree: Path, tmp_path: Path) -> None:
     assert r"| a\|b | 0.5 |" in text
     assert "{figure} ../../results/tell-two-dots.svg" in text
     assert "$ throughline run tell --seeds 2" in text
+
+
+def test_built_papers_come_first_and_apart(tree: Path) -> None:
+    page = tree / "generated" / "papers" / "index.md"
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^:caption: (.+)$", text, re.MULTILINE) == ["Built", "Planned"]
+    listed = [path.stem for path in entries(page, text)]
+    built = [entry.slug for entry in READY]
+    assert (listed[: len(built)], len(listed)) == (built, len(catalog.papers()))
+    for area in catalog.areas():
+        rows = re.findall(
+            r"^\| \[(.+?)\]", (tree / "generated" / "areas" / f"{area}.md").read_text("utf-8"), re.MULTILINE
+        )
+        assert rows == sorted(rows, key=lambda slug: slug not in built), f"{area}: a planned paper is above a built one"
+
+
+def test_the_readme_says_what_came_of_each_claim(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "tell.json").write_text('{"verdict": "refuted", "scale": "paper"}', encoding="utf-8")
+    rows = extension.readme_table(READY, tmp_path).splitlines()
+    (told,) = (row for row in rows if row.startswith("| [tell]"))
+    (other,) = (row for row in rows if row.startswith("| [groco]"))
+    assert told.endswith("| refuted (paper scale) |")
+    assert other.endswith("| not run yet |")
+
+
+def test_the_front_page_installs_shows_and_pictures() -> None:
+    front = DOCS / "index.md"
+    assert "$ pip install ." in front.read_text(encoding="utf-8")
+    assert len(blocks(front, "python")) == 1  # which test_snippets runs
+    (picture,) = re.findall(r"\{figure\} (\S+)", front.read_text(encoding="utf-8"))
+    assert (DOCS / picture).exists()
+
+
+conf = load(DOCS / "conf.py")
+
+
+class Fields(NamedTuple):
+    """Two fields, one of which says what it is."""
+
+    loss: float  # F*(x_) before x moves
+    norm: float
+    kind: str = "a # b"  # type: ignore[assignment]
+
+
+def test_comments_beside_fields_become_their_documentation() -> None:
+    assert conf.field_comments(Fields) == {"loss": "F*(x_) before x moves"}
+    said = {"loss": ["Alias for field number 0"], "norm": ["Alias for field number 1"], "kind": ["Its own words."]}
+    for field, lines in said.items():
+        conf.document_fields(None, "attribute", f"{__name__}.Fields.{field}", None, None, lines)
+    assert said == {"loss": [r"F\*(x\_) before x moves"], "norm": [], "kind": ["Its own words."]}
+
+
+def test_prompts_are_not_copied() -> None:
+    prompt = re.compile(conf.copybutton_prompt_text)
+    assert [prompt.sub("", line) for line in ("$ make run", ">>> x = 1", "... y")] == ["make run", "x = 1", "y"]
 
 
 def entries(page: Path, text: str) -> Iterator[Path]:

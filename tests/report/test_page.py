@@ -54,6 +54,66 @@ def test_a_report_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     assert {file.name for file in (path.parent / "figures").iterdir()} == {"effect-1.svg", "own-1.svg", "curves-1.svg"}
 
 
+class Shape(HTMLParser):
+    """Which tables and pictures of a page have no element above them that scrolls in its place."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.above: list[tuple[str, str]] = []
+        self.found: dict[str, int] = {"table": 0, "svg": 0}
+        self.loose: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        parent = self.above[-1] if self.above else ("", "")
+        if tag in self.found:
+            self.found[tag] += 1
+            held = (
+                parent == ("div", "scroll") if tag == "table" else [t for t, _ in self.above[-2:]] == ["figure", "div"]
+            )
+            self.loose += [] if held else [tag]
+        if tag not in ("meta", "br", "link", "img", "input"):
+            self.above.append((tag, dict(attrs).get("class") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.above and self.above.pop()[0] != tag:
+            pass
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+
+def test_what_may_be_wide_scrolls_in_its_own_box(tmp_path: Path) -> None:
+    first, second = results(tmp_path), results(tmp_path, effect=2.0, shift=0.25)
+    for path in (write_report(first), write_comparison(first, second, tmp_path / "compare.html")):
+        page = path.read_text(encoding="utf-8")
+        shape = Shape(page)
+        assert min(shape.found.values()) > 1
+        assert not shape.loose
+        for rule in ('name="viewport"', ".scroll { overflow-x: auto; }", "figure > div { overflow-x: auto; }"):
+            assert rule in page
+
+
+def test_arms_with_a_sentence_are_listed_above_their_numbers(tmp_path: Path) -> None:
+    page = write_report(results(tmp_path)).read_text(encoding="utf-8")
+    (listed,) = re.findall(r'<dl class="arms">.*?</dl>', page, re.DOTALL)
+    assert re.findall(r'<dd class="about">(.*?)</dd>', listed) == ["Draws its mean as it is."]
+    assert "shifted" not in listed  # it has none
+    found = results(tmp_path)
+    found.claim.about = dict  # type: ignore[method-assign]
+    assert '<dl class="arms">' not in write_report(found).read_text(encoding="utf-8")
+
+
+def test_long_names_take_more_lines_and_more_room() -> None:
+    short = Outcome("s", "held", "mean: a", 1.0, 0.5, 1.5, 0.95, (0, 1, 2), (0.5, 1.0, 1.5), (0.0,), "r")
+    long = dataclasses.replace(short, quantity="a_very_long_name " * 9)
+    first, second = effects((short,)), effects((long,))
+    title = second.axes[0].get_title(loc="left")
+    assert max(map(len, title.splitlines())) <= 88 < len(title)
+    assert "_" not in title
+    assert second.get_figheight() > first.get_figheight()
+
+
 @pytest.mark.parametrize(("effect", "verdict"), [(1.0, "held"), (-1.0, "refuted"), (0.001, "not shown")])
 def test_the_verdict_leads(tmp_path: Path, effect: float, verdict: str) -> None:
     found = results(tmp_path, effect=effect)

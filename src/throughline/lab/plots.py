@@ -4,6 +4,7 @@ Figures are built without pyplot (nothing global), on a transparent ground; the 
 light and dark.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "draw_image",
     "draw_polygon",
     "first_kept",
+    "folded",
     "kept_by_arm",
     "matrices",
     "paired_differences",
@@ -93,10 +95,19 @@ def paired_dots(
         axis.plot([place] * len(numbers), numbers, "o", color=color, markersize=4.5, alpha=0.85, zorder=2)
         if numbers:
             axis.hlines(float(np.mean(numbers)), place - 0.22, place + 0.22, color=color, linewidth=2.4, zorder=3)
-    axis.set_xticks(range(len(shown)), [arm.replace("_", " ") for arm in shown], rotation=20 if len(shown) > 4 else 0)
+    axis.set_xticks(range(len(shown)), [folded(arm, 18) for arm in shown])
     axis.set_xlim(-0.5, len(shown) - 0.5)
     axis.set_ylabel(label or metric.replace("_", " "))
     return figure
+
+
+def folded(name: str, width: int) -> str:
+    """A name as words, on as many lines as it takes.
+
+    >>> folded("balanced_accuracy", 12)
+    'balanced\\naccuracy'
+    """
+    return "\n".join(textwrap.wrap(name.replace("_", " "), width))
 
 
 def paired_differences(results: Results, metric: str, baseline: str) -> "Figure":
@@ -113,7 +124,7 @@ def paired_differences(results: Results, metric: str, baseline: str) -> "Figure"
         if len(difference) > 1:
             half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
             axis.errorbar(place + 0.12, difference.mean(), half, fmt="s", color=color, capsize=4, markersize=5)
-    axis.set_xticks(range(len(others)), [arm.replace("_", " ") for arm in others])
+    axis.set_xticks(range(len(others)), [folded(arm, 18) for arm in others])
     axis.set_xlim(-0.5, max(len(others), 1) - 0.5)
     axis.set_ylabel(f"{metric} above {baseline}".replace("_", " "))
     return figure
@@ -142,7 +153,7 @@ def draw_bands(axis: "Axes", results: Results, name: str, arms: Sequence[str] | 
             continue
         steps = np.unique(np.concatenate([s for s, _ in curves.values()]))
         values = np.stack([np.interp(steps, s, v) for s, v in curves.values()])
-        draw_band(axis, steps, values, arm_color(results, arm), arm.replace("_", " "))
+        draw_band(axis, steps, values, arm_color(results, arm), folded(arm, 26))
 
 
 def draw_band(

@@ -14,19 +14,22 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from throughline.lab.checks import Outcome
-from throughline.lab.plots import BASELINE, PALETTE, curve_bands, subplots
+from throughline.lab.plots import BASELINE, PALETTE, curve_bands, folded, subplots
 from throughline.lab.results import Results
 
 __all__ = ["comparison", "effects", "learning_curves", "svg"]
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+WIDE = 88  # characters of a title that fit above a check
 COLORS = {"held": "#2a9d62", "refuted": "#d64545", "not shown": "#c08a1e"}
 
 
 def effects(outcomes: tuple[Outcome, ...]) -> Figure:
     """A row per check: every seed as a dot, the interval as a bar, and a dashed line where the promise begins."""
-    figure, axes = subplots(len(outcomes), 1, size=(6.4, 0.35 + 1.05 * len(outcomes)), squeeze=False)
-    for axis, outcome in zip(axes[:, 0], outcomes, strict=True):
+    titles = [folded(outcome.quantity, WIDE) for outcome in outcomes]
+    height = 0.35 + 1.05 * len(outcomes) + 0.15 * sum(title.count("\n") for title in titles)
+    figure, axes = subplots(len(outcomes), 1, size=(6.4, height), squeeze=False)
+    for axis, outcome, title in zip(axes[:, 0], outcomes, titles, strict=True):
         color = COLORS[outcome.verdict]
         points = np.array([p for p in outcome.points if math.isfinite(p)])
         spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(points))  # a fixed jitter: same run, same picture
@@ -52,7 +55,7 @@ def effects(outcomes: tuple[Outcome, ...]) -> Figure:
         axis.set_ylim(-0.6, 0.6)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
-        axis.set_title(outcome.quantity, loc="left", fontsize=9)
+        axis.set_title(title, loc="left", fontsize=9)
     return figure
 
 
@@ -73,7 +76,7 @@ def comparison(
             label = name if place == 0 else None
             axis.plot(numbers, [place + shift] * len(numbers), "o", color=color, markersize=3.5, alpha=0.5)
             axis.plot(np.mean(numbers) if numbers else math.nan, place + shift, "D", color=color, label=label)
-    axis.set_yticks(range(len(rows)), [arm.replace("_", " ") for arm, *_ in rows])
+    axis.set_yticks(range(len(rows)), [folded(arm, 26) for arm, *_ in rows])
     axis.invert_yaxis()
     axis.set_xlabel(metric.replace("_", " "))
     axis.legend(loc="best")
