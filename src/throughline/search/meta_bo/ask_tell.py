@@ -111,7 +111,7 @@ class GPOptimizer:
         candidates: ``(m, d)`` in [0, 1], all different.
         num_initial: trials that are drawn at random among the untried before the first fit.
         maximize: whether large outcomes are wanted.
-        covar_module: the kernel, a ``gpytorch.kernels.Kernel`` as BoTorch's models take it; BoTorch's own if None. Every
+        covar_module: the kernel, a ``gpytorch.kernels.Kernel`` as BoTorch's models take it; theirs if None. Every
             fit starts from it as it was given, and leaves it so.
         generator: of the random trials; torch's global one if None.
 
