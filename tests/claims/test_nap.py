@@ -21,7 +21,7 @@ from throughline.claims.nap import data
 from throughline.claims.nap.claim import SearchesFromExperience
 from throughline.claims.nap.config import Config
 from throughline.claims.nap.problems import Task
-from throughline.claims.nap.searches import initial, optimizer_of, regret, search
+from throughline.claims.nap.searches import initial, kernel, optimizer_of, regret, search
 from throughline.claims.nap.training import GRID, surfaces, trained
 from throughline.claims.shared import svm_tables
 from throughline.data import DataError, Source
@@ -162,6 +162,41 @@ def test_searches_start_where_they_are_told() -> None:
     tried = search(optimizer_of("random", None, task, config, draw), task, 6, start)
     assert tried[:3] == start
     assert len(set(tried)) == 6
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_every_arm_starts_from_the_same_settings(trials: int) -> None:
+    """So that their regret is one curve until the start is over, however often a task is searched."""
+    config = replace(SMOKE, initial=trials, repetitions=2, horizon=4, iterations=1, pretrain=1)
+    curves = [list(run(arm, 0, config)[1].curve("regret").values()) for arm in ARMS]
+    assert len({tuple(curve[:trials]) for curve in curves}) == 1
+    assert len({tuple(curve) for curve in curves}) > 1
+
+
+def test_the_laptop_gives_every_search_one_random_trial() -> None:
+    assert CLAIM.scales["laptop"].initial == SMOKE.initial == 1
+
+
+def test_the_kernels_are_botorch_s() -> None:
+    from botorch.models import SingleTaskGP
+
+    plain = SingleTaskGP(torch.rand(4, 3).double(), torch.rand(4, 1).double()).covar_module
+    ours = kernel("rbf", 3).double()
+    x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)).double()
+    assert type(ours) is type(plain)
+    torch.testing.assert_close(ours(x).to_dense(), plain(x).to_dense())
+    matern, gamma = kernel("matern", 3), kernel("matern-gamma", 3)
+    assert (matern.nu, gamma.base_kernel.nu) == (2.5, 2.5)
+    assert matern.lengthscale.shape == gamma.base_kernel.lengthscale.shape == (1, 3)
+
+
+def test_the_kernel_of_the_config_is_that_of_the_process() -> None:
+    (problem,) = CLAIM.problems(SMOKE, 0)
+    made = [
+        optimizer_of("gp_ei", None, problem.test[0], replace(SMOKE, kernel=name), torch.Generator()).covar_module
+        for name in ("rbf", "matern", "matern-gamma")
+    ]
+    assert [type(each).__name__ for each in made] == ["RBFKernel", "MaternKernel", "ScaleKernel"]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -422,7 +457,7 @@ def test_draws_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(training.axes[1].lines) == 1
     assert len(paired.axes) == 1
     judgement = judge(results)
-    assert len(judgement.outcomes) == 2
+    assert [outcome.quantity for outcome in judgement.outcomes] == ["mean_regret: gp_ei \u2212 nap"]
 
 
 def test_each_policy_is_pictured_by_what_it_goes_by() -> None:

@@ -22,6 +22,7 @@ from throughline.claims.rppg.config import Config
 from throughline.claims.shared.pulse_videos import Video, decoded
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
+from throughline.lab import Within
 from throughline.lab.results import Results
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Unit
@@ -107,6 +108,25 @@ def test_the_loss_of_each_arm() -> None:
     torch.testing.assert_close(mixed, expected)
 
 
+def test_every_network_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    def watched(self: torch.optim.Optimizer, *args: Any, **options: Any) -> None:
+        rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    wanted = {f"{arm}_lr": 10.0**-n for n, arm in enumerate(training.NETWORKS)}
+    videos, config = CLAIM.domains(SMOKE, 0).train, replace(SMOKE, steps=1, **wanted)
+    for arm in training.NETWORKS:
+        training.fit(arm, videos, config, 0, Notes())
+    assert rates == [*wanted.values()]
+
+
+def test_the_hard_domain_counts_once_both_have_learned_the_easy_one() -> None:
+    learned, hard = [check for check in CLAIM.checks if isinstance(check, Within)], CLAIM.checks[0]
+    assert [(check.metric, check.arm) for check in learned] == [("same_mae", arm) for arm in hard.arms]
+
+
 def test_domains_differ_and_never_overlap() -> None:
     for seed in (0, 1):
         train, same, cross = CLAIM.domains(replace(SMOKE, train=6, same=6, cross=6), seed)
@@ -133,7 +153,7 @@ def test_errors_by_hand() -> None:
 
 def test_says_that_it_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_loss", lambda *a, **k: torch.tensor(math.nan))
-    with pytest.raises(ThroughlineError, match=r"physnet diverged at lr=0\.002; take a lower one: --set lr=0\.001"):
+    with pytest.raises(ThroughlineError, match=r"physnet diverged at physnet_lr=0\.001; .* --set physnet_lr=0\.0005"):
         CLAIM.run("physnet", SMOKE, 0, Notes())
 
 

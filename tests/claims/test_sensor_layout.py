@@ -88,7 +88,7 @@ def test_arms_share_network_and_batches() -> None:
     for layout in (SensorLayout(3).requires_grad_(False), SensorLayout(3, shape="curvilinear")):
         targets.append(torch.cat([y for _, y in task.batches(layout)]))
     torch.testing.assert_close(*targets)
-    networks = [fit(task, SensorLayout(3), dataclasses.replace(SMOKE, lr=0.0), 0, Notes(), 0, 20) for _ in range(2)]
+    networks = [fit(task, SensorLayout(3), 0.0, SMOKE, 0, Notes(), 0, 20) for _ in range(2)]
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -104,8 +104,23 @@ def test_fixed_sensors_read_ahead_what_they_would_have_read() -> None:
 def test_layout_has_its_own_learning_rate() -> None:
     task, still = tasks.load(SMOKE, 0), dataclasses.replace(SMOKE, layout_lr=0.0)
     layout = SensorLayout(3)
-    fit(task, layout, still, 0, Notes(), 0, 20)
+    fit(task, layout, 0.01, still, 0, Notes(), 0, 20)
     assert layout.curvature.abs().max() == 0
+
+
+def test_every_arm_trains_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[tuple[float, ...]] = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *_, **__: rates.append(tuple(g["lr"] for g in self.param_groups))
+    )
+    wanted = {f"{arm}_lr": 10.0**-n for n, arm in enumerate(ARMS)}
+    config = dataclasses.replace(SMOKE, **wanted)
+    for arm in ARMS:
+        rates.clear()
+        CLAIM.run(arm, config, 0, Notes())
+        first = "rectangular" if arm == "refrozen" else arm  # whose layout it learns
+        assert rates[0] == (wanted[f"{first}_lr"], SMOKE.layout_lr)
+        assert rates[-20] == (wanted[f"{arm}_lr"], SMOKE.layout_lr)
 
 
 def test_rates_decay_after_every_epoch() -> None:
@@ -113,7 +128,7 @@ def test_rates_decay_after_every_epoch() -> None:
     for epochs in (1, 2):  # with a decay to 0 the second epoch changes nothing
         config = dataclasses.replace(SMOKE, epochs=epochs, decay=0.0)
         layout = SensorLayout(3)
-        fit(tasks.load(config, 0), layout, config, 0, Notes(), 0, 20 * epochs)
+        fit(tasks.load(config, 0), layout, 0.01, config, 0, Notes(), 0, 20 * epochs)
         ends.append(layout.curvature.detach())
     assert ends[0].abs().max() > 0
     torch.testing.assert_close(*ends)

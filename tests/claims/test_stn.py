@@ -175,6 +175,15 @@ def test_steps_that_one_trial_leaves_go_to_another() -> None:
     assert len(notes.arrays["trials"]) == 2
 
 
+@pytest.mark.parametrize(("trials", "trial_steps"), [(2, 9), (6, 3)])
+def test_more_trials_are_shorter_and_cost_the_same(trials: int, trial_steps: int, seen: dict[str, list[Any]]) -> None:
+    _, notes = run.__wrapped__("random_search", trials=trials, trial_steps=trial_steps)
+    assert len(notes.arrays["trials"]) == len(seen["choices"]) == trials
+    assert sum(map(len, seen["batches"])) == trials * trial_steps == SMOKE.trials * SMOKE.trial_steps
+    laptop = CLAIM.scales["laptop"]
+    assert laptop.trials * laptop.trial_steps == 4_500  # of which the notes say what it costs beside self-tuning
+
+
 @pytest.mark.parametrize("search", ["tpe", "grid"])
 def test_samplers_of_optuna(search: str, seen: dict[str, list[Any]]) -> None:
     metrics, _ = run.__wrapped__("random_search", search=search)

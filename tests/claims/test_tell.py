@@ -119,6 +119,14 @@ def test_the_typical_sample_is_the_nearest_one() -> None:
     np.testing.assert_array_equal(kept["typical"].reshape(10, -1), pixels[apart.argmin(1)])
 
 
+@pytest.mark.parametrize(("usual", "verdict"), [(0.99, "held"), (1.02, "refuted")])
+def test_one_bad_optimum_in_many_does_not_refute_the_layer(usual: float, verdict: str) -> None:
+    ratios = {seed: usual + 0.001 * (seed % 3) for seed in range(1000, 1000 + CLAIM.seeds["laptop"])} | {1007: 1.03}
+    measured = SimpleNamespace(values=lambda metric, arm: ratios, looks=0)
+    (check,) = (check for check in CLAIM.checks if check.metric == "inertia_ratio")
+    assert check.judge(measured).verdict == verdict
+
+
 # ---- data ----
 
 

@@ -100,21 +100,28 @@ def test_outcomes_beyond_their_bounds_are_no_error() -> None:
     assert opt.ask().isfinite().all()
 
 
-@pytest.mark.parametrize(("f", "maximize"), [(hill, True), (bumps, False)])
-def test_the_gaussian_process_chooses_as_botorch_does(f: Any, maximize: bool) -> None:
-    """BoTorch's own tutorial loop beside ours, from the same first point."""
+@pytest.mark.parametrize(("f", "maximize", "matern"), [(hill, True, False), (bumps, False, False), (bumps, True, True)])
+def test_the_gaussian_process_chooses_as_botorch_does(f: Any, maximize: bool, matern: bool) -> None:
+    """BoTorch's own tutorial loop beside ours, from the same first point; with a kernel, it starts anew at each fit."""
     from botorch.acquisition import LogExpectedImprovement
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
+    from gpytorch.kernels import MaternKernel, ScaleKernel
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
-    opt = GPOptimizer(CANDIDATES, num_initial=2, maximize=maximize, generator=torch.Generator().manual_seed(1))
+    def kernel() -> Any:
+        return ScaleKernel(MaternKernel(0.5, ard_num_dims=2)) if matern else None
+
+    draw, given = torch.Generator().manual_seed(1), kernel()
+    opt = GPOptimizer(CANDIDATES, num_initial=2, maximize=maximize, covar_module=given, generator=draw)
     ours = run(opt, 7, f)
+    if matern:
+        assert all(map(torch.equal, given.parameters(), kernel().parameters()))
     sign = 1.0 if maximize else -1.0
     x = torch.tensor(ours[:2], dtype=torch.double)
     y = torch.tensor([[sign * f(torch.tensor(row))] for row in ours[:2]], dtype=torch.double)
     for step in range(2, 7):
-        model = SingleTaskGP(x, y)
+        model = SingleTaskGP(x, y, covar_module=kernel())
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         left = [c for c in CANDIDATES.double() if not (x == c).all(-1).any()]
         values = LogExpectedImprovement(model, best_f=y.max())(torch.stack(left)[:, None])
@@ -122,6 +129,17 @@ def test_the_gaussian_process_chooses_as_botorch_does(f: Any, maximize: bool) ->
         assert tuple(chosen.float().tolist()) == ours[step]
         x, y = torch.cat([x, chosen[None]]), torch.cat([y, torch.tensor([[sign * f(chosen.float())]]).double()])
     assert opt.best()[1] == (max if maximize else min)(f(torch.tensor(row)) for row in ours)
+
+
+def test_another_kernel_makes_other_choices() -> None:
+    from gpytorch.kernels import MaternKernel
+
+    plain, rough = (
+        run(GPOptimizer(CANDIDATES, covar_module=kernel, generator=torch.Generator().manual_seed(0)), 7, bumps)
+        for kernel in (None, MaternKernel(0.5))
+    )
+    assert plain[0] == rough[0]
+    assert plain != rough
 
 
 def test_the_gaussian_process_finds_the_hill_from_one_trial_and_by_its_seed() -> None:
@@ -183,6 +201,13 @@ def test_names_the_bad_argument() -> None:
         opt.ask()
     with pytest.raises(ValueError, match="num_initial must be at least 1, got 0"):
         GPOptimizer(CANDIDATES, num_initial=0)
+    with pytest.raises(TypeError, match=r"covar_module must be a gpytorch\.kernels\.Kernel, got Linear"):
+        GPOptimizer(CANDIDATES, covar_module=torch.nn.Linear(2, 1))
+    from gpytorch.kernels import RBFKernel
+
+    for kernel in (RBFKernel(ard_num_dims=3), RBFKernel(active_dims=(0, 4))):
+        with pytest.raises(ValueError, match="covar_module must take inputs of 2 columns, as candidates have, got"):
+            GPOptimizer(CANDIDATES, covar_module=kernel)
 
 
 def test_botorch_s_remark_on_a_single_outcome_is_not_passed_on() -> None:

@@ -16,7 +16,8 @@ __all__ = ["Config"]
 class Config:
     dataset: Literal["quadratics", "svc", "hpob", "xgboost"]  # unless data is given
     horizon: PositiveInt = 15
-    initial: NonNegativeInt = 0  # random trials that every search starts from
+    initial: NonNegativeInt = 1  # random trials that every search starts from
+    kernel: Literal["rbf", "matern", "matern-gamma"] = "rbf"  # of gp_ei
     test_sets: PositiveInt = 8  # of the data sets of support vector machines, or of the quadratics
     repetitions: PositiveInt = 3  # of arms that draw at random
     d_model: PositiveInt = 64

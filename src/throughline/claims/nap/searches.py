@@ -4,15 +4,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from throughline.claims.nap.config import Config
 from throughline.claims.nap.problems import Problem, Task
 from throughline.claims.nap.training import surfaces, trained
-from throughline.lab import Log
+from throughline.lab import Log, require
 from throughline.search.meta_bo import GPOptimizer, NAPOptimizer, NeuralAcquisitionProcess
 
-__all__ = ["initial", "optimizer_of", "regret", "search", "searched"]
+__all__ = ["initial", "kernel", "optimizer_of", "regret", "search", "searched"]
 
 
 class Optimizer(Protocol):
@@ -47,7 +47,8 @@ def searched(arm: str, problem: Problem, config: Config, seed: int, log: Log) ->
     for number, task in enumerate(problem.test):
         for repetition in range(1 if policy is not None and not config.initial else config.repetitions):
             draw = torch.Generator().manual_seed(10_000 * seed + 100 * number + repetition)
-            optimizer, start = optimizer_of(arm, policy, task, config, draw), initial(task, config, draw)
+            start = initial(task, config, draw)  # first, so that it is the same in every arm
+            optimizer = optimizer_of(arm, policy, task, config, draw)
             tried = search(optimizer, task, config.horizon, start)
             found.append(regret(task, tried))
             if policy is not None and number == 0 and repetition == 0:
@@ -62,11 +63,21 @@ def optimizer_of(
     arm: str, policy: NeuralAcquisitionProcess | None, task: Task, config: Config, draw: Generator
 ) -> Optimizer:
     if arm == "gp_ei":
-        return GPOptimizer(task.x, num_initial=max(1, config.initial), generator=draw)
+        covar_module = kernel(config.kernel, task.x.shape[1])
+        return GPOptimizer(task.x, num_initial=max(1, config.initial), covar_module=covar_module, generator=draw)
     if policy is None:
         return RandomOptimizer([*task.x[torch.randperm(len(task.x), generator=draw)]])
     make = NAPOptimizer if arm == "nap" else SurrogateOptimizer
     return make(policy, task.x, horizon=config.horizon, y_bounds=(0.0, 1.0))
+
+
+def kernel(name: str, width: int) -> nn.Module:
+    """A kernel with a length for each of ``width`` inputs and BoTorch's priors: those that grow with the width, or with
+    "matern-gamma" the older ones and a scale of its own."""
+    made = require("botorch.models.utils.gpytorch_modules", extra="search")
+    if name == "matern-gamma":
+        return made.get_matern_kernel_with_gamma_prior(ard_num_dims=width)
+    return made.get_covar_module_with_dim_scaled_prior(ard_num_dims=width, use_rbf_kernel=name == "rbf")
 
 
 def initial(task: Task, config: Config, draw: Generator) -> list[int]:

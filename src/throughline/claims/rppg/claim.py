@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.claims.rppg.config import Config
-from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class ReadsPulseInHardVideos(Claim):
     )
     checks = (
         Beats("cross_mae", "physfsunet", over="physnet", lower=True),
-        Matches("same_mae", "physfsunet", to="physnet", margin=1.0),
+        Within("same_mae", "physnet", at_most=1.0),  # both have learned what they were trained on
+        Within("same_mae", "physfsunet", at_most=1.0),
     )
     scales = {
         "smoke": Config(train=4, same=3, cross=4, curve=1, frames=96, crop=32, channels=(4, 4, 8), steps=3),
@@ -65,7 +66,10 @@ class ReadsPulseInHardVideos(Claim):
             fs=30.0,
             channels=(16, 32, 64),
             steps=15_000,
-            lr=1e-3,
+            physnet_lr=1e-3,
+            physfsunet_lr=1e-3,
+            difference_lr=1e-3,
+            fused_lr=1e-3,
             frequency_weight=(1.0, 5.0),
             device="cuda",
         ),
@@ -84,25 +88,23 @@ class ReadsPulseInHardVideos(Claim):
         "light 0.15, light skin) to train on, hard ones (motion 0.5, light 0.8, darker skin) that no arm has "
         "seen. physnet reads raw frames, has no attention and learns by negative Pearson correlation; difference "
         "and fused change only its input, physfsunet has all of the paper. Every arm has the same clips, crops, "
-        "mirrors, updates, optimiser and rate; nothing stops early. On a held-out seed physnet is best at the "
-        "rate of 2e-3 (hard error 17.4 bpm; 19.0 at 1e-3 and 5e-4; at 4e-3 25.2, with the easy videos not "
-        "learned); physfsunet has 10.1 there and 9.4 at 4e-3: all arms take 2e-3. Of the ten seeds physnet does "
-        "not learn the easy videos on four (easy error 6 to 34), hence the second check; on the six others its "
-        "hard error is 12 to 22, that of physfsunet 6 to 13. A lower rate is no cure (easy error 9.0 at 1e-3 and "
-        "7.2 at 5e-4 on one of four held-out seeds); twice the updates are (0.4 there at 1e-3, and 16.4 on hard "
-        "videos): --set steps=600. Before that both domains were harder (motion up to 0.8, light up to 1): "
-        "physnet did not learn the easy one in as many updates, so they, and once the generator, were made "
-        "easier. With the first weight of the spectrum's loss at 1, where the public PhysFormer recipe starts, "
-        "physfsunet did not learn in so few updates (easy error 18 bpm), so it grows from 0.01 to 5 here; in that"
-        " recipe the cross entropy has hardly a gradient. Unlike in the paper, differences alone and fusion alone"
-        " (5.6 bpm both in the mean of ten seeds) are better on hard videos than all of the paper (11.2) and than"
-        " pos (9.6): attention and the hybrid loss cost here. Twice the updates, on one held-out seed: 1.4 for "
-        "differences, 8.1 for all of the paper, 16.1 for physnet. Not tried: larger frames, backgrounds that move"
-        " with the head. Truth is the mean rate of a clip. pos and chrom learn nothing and read the mean colour "
-        "of the whole frame, as of a face box. Whoever wants real faces gives a folder of videos (--data), or "
-        "PURE and MMPD: --scale paper --set root=PURE --set test_root=MMPD, and --set box=[x,y,w,h] in shares of "
-        "the frame, since nothing here finds a face. Of videos without a waveform the rate alone is learned, by "
-        "the terms of the spectrum, in every arm."
+        "mirrors, updates and optimiser, and a rate of its own from {5e-4, 1e-3, 2e-3, 4e-3}, the one with the least "
+        "error on held-out easy videos in the mean of three seeds (100 to 102); the hard ones have no say. Nothing "
+        "stops early. That a network reads the easy videos to within 1 bpm is a check of its own: without it an error "
+        "on hard ones would say nothing. Two mends were made after earlier verdicts had been seen, none of which is "
+        "counted any more. In 300 updates physnet did not learn the easy videos on four of ten seeds (easy error 6 to "
+        "34 bpm), at a lower rate neither; in 600 at 1e-3 it did (0.35 to 0.37 on three seeds), so all arms take 600. "
+        "Before that both domains were harder (motion up to 0.8, light up to 1): physnet did not learn the easy one, "
+        "so they, and once the generator, were made easier. With the first weight of the spectrum's loss at 1, where "
+        "the public PhysFormer recipe starts, physfsunet did not learn in 300 updates (easy error 18 bpm), so it "
+        "grows from 0.01 to 5 here; in that recipe the cross entropy has hardly a gradient. difference and fused "
+        "stand beside the verdict, because in those runs of 300 updates they did better on hard videos (5.6 bpm both) "
+        "than all of the paper (11.2), unlike in the paper: attention and the hybrid loss cost there. Not tried: "
+        "larger frames, backgrounds that move with the head. Truth is the mean rate of a clip. pos and chrom learn "
+        "nothing and read the mean colour of the whole frame, as of a face box. Whoever wants real faces gives a "
+        "folder of videos (--data), or PURE and MMPD: --scale paper --set root=PURE --set test_root=MMPD, and --set "
+        "box=[x,y,w,h] in shares of the frame, since nothing here finds a face. Of videos without a waveform the rate "
+        "alone is learned, by the terms of the spectrum, in every arm."
     )
 
     def prepare(self, config: Config) -> None:

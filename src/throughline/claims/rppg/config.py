@@ -23,7 +23,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and rates, the same in every arm."""
+    """Sizes of the experiment; the learning rate was searched for each arm."""
 
     dataset: Literal["synthetic", "pure-mmpd"] = "synthetic"  # unless data is given
     train: PositiveInt = 80  # generated clips
@@ -38,8 +38,11 @@ class Config:
     fs: Annotated[float, Field(gt=5, allow_inf_nan=False)] = 15.0  # frames a second
     channels: tuple[PositiveInt, PositiveInt, Annotated[int, Field(ge=4, multiple_of=4)]] = (6, 12, 24)
     batch: PositiveInt = 4
-    steps: PositiveInt = 300
-    lr: PositiveReal = 2e-3
+    steps: PositiveInt = 600
+    physnet_lr: PositiveReal = 1e-3
+    physfsunet_lr: PositiveReal = 1e-3
+    difference_lr: PositiveReal = 1e-3
+    fused_lr: PositiveReal = 1e-3
     weight_decay: NonNegativeReal = 0.0
     time_weight: tuple[PositiveReal, PositiveReal] = (1.0, 0.05)  # of the hybrid loss
     frequency_weight: tuple[PositiveReal, PositiveReal] = (0.01, 5.0)

@@ -40,10 +40,10 @@ CLASSICAL = {"pos": pos, "chrom": chrom}
 
 def fit(arm: str, videos: list[Video], config: Config, seed: int, log: Log) -> nn.Module:
     """Train one network; crops, mirrors and their order are the same in all arms."""
-    recipe = NETWORKS[arm]
+    recipe, lr = NETWORKS[arm], getattr(config, f"{arm}_lr")
     torch.manual_seed(seed)
     network = PulseNet(channels=config.channels, inputs=recipe.inputs, attention=recipe.attention).to(config.device)
-    optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     criterion = PulseLoss(config.fs, time_weight=config.time_weight, frequency_weight=config.frequency_weight)
     draw = torch.Generator().manual_seed(seed)
@@ -54,7 +54,7 @@ def fit(arm: str, videos: list[Video], config: Config, seed: int, log: Log) -> n
         predicted = network(frames)
         loss = _loss(criterion, predicted, pulse, known, bpm, progress, hybrid=recipe.hybrid)
         if not bool(loss.isfinite()):
-            raise ThroughlineError(f"{arm} diverged at lr={config.lr:g}; take a lower one: --set lr={config.lr / 2:g}")
+            raise ThroughlineError(f"{arm} diverged at {arm}_lr={lr:g}; take a lower one: --set {arm}_lr={lr / 2:g}")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -16,12 +16,14 @@ POINTS = 50  # of a training curve
 STORED = 128  # pixels on a side of the scenes that are kept for the figures
 
 
-def fit(task: Task, layout: SensorLayout, config: Config, seed: int, log: Log, begin: int, total: int) -> nn.Module:
+def fit(
+    task: Task, layout: SensorLayout, lr: float, config: Config, seed: int, log: Log, begin: int, total: int
+) -> nn.Module:
     """Train a fresh network, and the layout with it unless that is frozen; the same network and batches in all arms."""
     torch.manual_seed(seed)
     network = task.network()
     groups = [
-        {"params": list(network.parameters()), "lr": config.lr},
+        {"params": list(network.parameters()), "lr": lr},
         {"params": list(layout.parameters()), "lr": config.layout_lr},
     ]
     optimizer = torch.optim.Adam(groups, fused=True)

@@ -1,11 +1,12 @@
 """Search over given candidates by ask and tell: with a trained policy, or with a Gaussian process."""
 
+import copy
 import math
 import warnings
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from throughline.core.checks import check_floating, check_tensor
 from throughline.search.meta_bo.prior_tasks import search_extra
@@ -101,7 +102,7 @@ class NAPOptimizer:
 
 
 class GPOptimizer:
-    """Proposes by a Gaussian process and expected improvement, with BoTorch's defaults: the yardstick.
+    """Proposes by a Gaussian process and expected improvement, BoTorch's defaults as they are: the yardstick.
 
     ``SingleTaskGP`` is fitted anew to all trials at each proposal, and ``LogExpectedImprovement`` is evaluated at every
     untried candidate.
@@ -110,11 +111,15 @@ class GPOptimizer:
         candidates: ``(m, d)`` in [0, 1], all different.
         num_initial: trials that are drawn at random among the untried before the first fit.
         maximize: whether large outcomes are wanted.
+        covar_module: the kernel, a ``gpytorch.kernels.Kernel`` as BoTorch's models take it; theirs if None. Every
+            fit starts from it as it was given, and leaves it so.
         generator: of the random trials; torch's global one if None.
 
     Raises:
         ImportError: BoTorch is not installed.
-        ValueError: ``candidates`` is empty, not finite or holds a row twice, or ``num_initial`` is below 1.
+        TypeError: ``covar_module`` is no kernel.
+        ValueError: ``candidates`` is empty, not finite or holds a row twice, ``num_initial`` is below 1, or
+            ``covar_module`` is for inputs of another width.
 
     >>> opt = GPOptimizer(torch.rand(100, 2), generator=torch.Generator().manual_seed(0))
     >>> for _ in range(3):
@@ -123,13 +128,21 @@ class GPOptimizer:
     """
 
     def __init__(
-        self, candidates: Tensor, *, num_initial: int = 1, maximize: bool = True, generator: Generator | None = None
+        self,
+        candidates: Tensor,
+        *,
+        num_initial: int = 1,
+        maximize: bool = True,
+        covar_module: nn.Module | None = None,
+        generator: Generator | None = None,
     ) -> None:
         search_extra("botorch")
         if num_initial < 1:
             raise ValueError(f"num_initial must be at least 1, got {num_initial}")
         self.num_initial, self.generator = num_initial, generator
         self.trials = Trials(candidates, maximize)
+        check_kernel(covar_module, self.trials.candidates)
+        self.covar_module = copy.deepcopy(covar_module)
 
     def ask(self) -> Tensor:
         """The untried candidate of largest expected improvement, ``(d,)``; one at random in the initial trials.
@@ -160,7 +173,8 @@ class GPOptimizer:
         y = self.trials.outcomes().unsqueeze(-1) * (1 if self.trials.maximize else -1)
         with warnings.catch_warnings():  # of a single outcome, which is standardised to 0
             warnings.filterwarnings("ignore", message=r"Data \(outcome observations\) is not standardized")
-            model = models.SingleTaskGP(self.trials.inputs().double(), y)
+            kernel = copy.deepcopy(self.covar_module)
+            model = models.SingleTaskGP(self.trials.inputs().double(), y, covar_module=kernel)
         fit.fit_gpytorch_mll(likelihoods.ExactMarginalLogLikelihood(model.likelihood, model))
         return analytic.LogExpectedImprovement(model, best_f=y.max())
 
@@ -224,6 +238,21 @@ def best_place(scores: Tensor) -> int:
     if scores[place].isnan():
         raise ValueError("acquisition values must be numbers, got NaN: the model that gives them is broken")
     return place
+
+
+def check_kernel(covar_module: nn.Module | None, candidates: Tensor) -> None:
+    """Refuse what is no kernel, or one that cannot be evaluated at the candidates."""
+    if covar_module is None:
+        return
+    if not isinstance(covar_module, search_extra("gpytorch.kernels").Kernel):
+        raise TypeError(f"covar_module must be a gpytorch.kernels.Kernel, got {type(covar_module).__name__}")
+    some = candidates[:1].double()
+    try:
+        copy.deepcopy(covar_module).to(some)(some).to_dense()
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"covar_module must take inputs of {some.shape[1]} columns, as candidates have, got one that says: {error}"
+        ) from None
 
 
 def check_bounds(y_bounds: tuple[float, float] | None) -> None:
