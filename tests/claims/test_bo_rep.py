@@ -57,16 +57,28 @@ def test_every_arm_repeats_itself_and_says_how_it_went(arm: str) -> None:
     assert metrics["norm_range"] >= 1
 
 
-def test_no_arm_spends_more_oracle_calls_than_bo_rep() -> None:
-    spent = {arm: run(arm, steps=31, period=2, warmup=3)[0]["oracle_calls"] / 2 for arm in ARMS}
-    per_step = {"ma_soba": 31 * (1 + 3), "bo_rep": 16 * 2 + 31 * 3}
+def test_all_arms_spend_the_oracle_calls_of_bo_rep_to_a_step() -> None:
+    found = {arm: run(arm, steps=31, period=2, warmup=3)[0] for arm in ARMS}
+    spent = {arm: metrics["oracle_calls"] / 2 for arm, metrics in found.items()}
+    per_step = {"ma_soba": 32 * (1 + 3), "bo_rep": 16 * 2 + 31 * 3, "ma_soba_clipped": 32 * (1 + 3)}
     for arm, calls in per_step.items():
         assert spent[arm] == 3 + calls
     assert spent["bo_rep"] == arms.budget(replace(SMOKE, steps=31, period=2, warmup=3))
     assert spent["stocbio"] <= spent["bo_rep"] < spent["stocbio"] + 2 + 2 + 2  # another step would not fit
     assert spent["anil"] <= spent["bo_rep"] < spent["anil"] + 5
-    even = {arm: run(arm)[0]["oracle_calls"] for arm in CLAIM.arms}
-    assert even["bo_rep"] == even["ma_soba"]
+    for arm, metrics in found.items():
+        assert metrics["call_share"] == spent[arm] / spent["ma_soba"] <= 1
+    even = {arm: run(arm)[0] for arm in CLAIM.arms}
+    assert even["bo_rep"]["oracle_calls"] == even["ma_soba"]["oracle_calls"]
+    assert even["bo_rep"]["call_share"] == 1
+
+
+@pytest.mark.parametrize(("period", "lower_steps"), [(1, 3), (2, 3), (3, 1), (4, 2)])
+def test_the_baseline_never_has_fewer_calls_than_bo_rep(period: int, lower_steps: int) -> None:
+    config = {"steps": 7, "period": period, "lower_steps": lower_steps, "gains": (1.0,)}
+    plain, ours = (run(arm, **config)[0] for arm in CLAIM.arms)
+    assert ours["oracle_calls"] <= plain["oracle_calls"] < ours["oracle_calls"] + 4
+    assert ours["call_share"] == ours["oracle_calls"] / plain["oracle_calls"]
 
 
 def test_the_two_arms_differ_in_what_the_paper_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +123,9 @@ def test_step_sizes_are_those_of_the_nearest_level() -> None:
             for level, size in tuned.items():
                 assert arms.step_size(arm, config, level + 1e-3) == size
             assert arms.step_size(arm, replace(config, lr=7.0), 1.0) == 7.0
+        for level, norm in arms.CLIP_NORMS[kind(config)].items():
+            assert arms.clip_norm(config, level + 1e-3) == norm
+        assert arms.clip_norm(replace(config, clip=7.0), 1.0) == 7.0
 
 
 def quadratic() -> Problem:
@@ -127,6 +142,35 @@ def quadratic() -> Problem:
         lambda x, y: {"loss": 0.0, "accuracy": 0.0},
         lambda x, y: 0.0,
     )
+
+
+def test_without_effect_clipping_leaves_ma_soba() -> None:
+    plain, free = (run(arm, lr=1.0, clip=1e9)[0] for arm in ("ma_soba", "ma_soba_clipped"))
+    assert free == pytest.approx(plain, rel=1e-4)
+    short = run("ma_soba_clipped", lr=1.0, clip=1e-3)[0]
+    assert abs(short["test_loss"] - plain["test_loss"]) > 1e-3
+
+
+def test_hypergradients_are_clipped_before_they_are_averaged() -> None:
+    p = quadratic()
+    config = replace(SMOKE, warmup=1, lower_steps=1, period=1, steps=3, lower_lr=0.5, adjoint_lr=0.5, momentum=0.5)
+    a, t = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([1.0, -1.0])
+    x, y = (p.x["p"].numpy().copy(), p.y["p"].numpy().copy())
+    y = y - 0.5 * (y - a @ x)
+    z, m, norms = np.zeros(2), np.zeros(2), []
+    for _ in range(3):
+        y = y - 0.5 * (y - a @ x)
+        z = z - 0.5 * (z - (y - t))
+        gradient = x + a.T @ z
+        norms.append(np.linalg.norm(gradient))
+        m = 0.5 * m + 0.5 * gradient * min(1.0, 0.8 / norms[-1])
+        x = x - 0.3 * m
+    assert min(norms) < 0.8 < max(norms)  # one is cut, and one is left
+    found = list(arms.clipped(p, config, 0.3, 0.8))
+    assert [calls for calls, _ in found] == [1 + 4, 1 + 8, 1 + 12]
+    np.testing.assert_allclose([norm for _, norm in found], norms, rtol=1e-6)
+    np.testing.assert_allclose(p.x["p"].numpy(), x, rtol=1e-6)
+    np.testing.assert_allclose(p.y["p"].numpy(), y, rtol=1e-6)
 
 
 def test_stocbio_takes_the_hypergradient_of_neumann() -> None:
@@ -217,11 +261,6 @@ def test_names_a_text_that_is_too_short(tmp_path: Path) -> None:
         CLAIM.prepare(replace(SMOKE, data=Source.of(file)))
 
 
-def test_bo_rep_is_not_to_take_fewer_calls_than_its_rival() -> None:
-    with pytest.raises(ThroughlineError, match=r"period=3 is above lower_steps=2: .* --set period=2"):
-        CLAIM.prepare(replace(SMOKE, period=3))
-
-
 # ---- a table ----
 
 
@@ -280,7 +319,7 @@ def test_weights_of_flipped_rows_fall(tmp_path: Path) -> None:
     p = load(config, 0, 0.4)
     clean = load(config, 0, 0.0)
     rows = torch.arange(106)
-    for _ in arms.courses("bo_rep", p, config, 0.5):
+    for _ in arms.courses("bo_rep", p, config, 0.5, clip=1.0):
         pass
     one = {"weights": torch.full((106,), 40.0)}
     start = {name: torch.zeros_like(q) for name, q in p.y.items()}
@@ -437,10 +476,10 @@ def test_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_draws_what_has_finished(tmp_path: Path) -> None:
-    manifest = plan(CLAIM, "smoke", SMOKE, ARMS, (0, 1), threads=1, command="throughline run bo-rep")
+    manifest = plan(CLAIM, "smoke", SMOKE, ARMS, (0, 1, 2), threads=1, command="throughline run bo-rep")
     store = open_run(tmp_path, manifest)[0]
     assert len(CLAIM.figures(Results(CLAIM, store, SMOKE))) == 1  # nothing yet
-    for seed, chosen in enumerate((ARMS, CLAIM.arms)):
+    for seed, chosen in enumerate((ARMS, CLAIM.arms, CLAIM.arms)):
         for arm in chosen:
             metrics, notes = run(arm, seed)
             curves = {
@@ -455,11 +494,11 @@ def test_draws_what_has_finished(tmp_path: Path) -> None:
     assert course.axes[2].get_yscale() == "log"
     means = [line for line in final.axes[0].lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
     assert len(means) == len(ARMS)
-    expected = np.mean([results.values("test_loss", "bo_rep")[seed] for seed in (0, 1)])
+    expected = np.mean([results.values("test_loss", "bo_rep")[seed] for seed in (0, 1, 2)])
     assert means[1].get_ydata()[0] == pytest.approx(expected)
     assert dots.axes[0].get_ylabel() == "test loss"
     outcomes = {outcome.sentence: outcome.verdict for outcome in judge(results).outcomes}
-    assert outcomes["bo_rep costs at most 1 times the oracle_calls of ma_soba"] == "held"
+    assert outcomes["call_share of bo_rep is at most 1 on every seed"] == "held"
 
 
 def test_pictures_of_a_table_say_what_was_flipped(tmp_path: Path) -> None:

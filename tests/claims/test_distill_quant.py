@@ -113,7 +113,7 @@ LEARNING = ("post_training", "quantized_distillation", "full_precision")
 
 
 def test_smoke_arms_learn_with_more_epochs() -> None:
-    found = {arm: run(arm, epochs=8, lr=0.05)[0] for arm in LEARNING}
+    found = {arm: run(arm, epochs=8, lr=0.05, teacher_lr=0.05)[0] for arm in LEARNING}
     assert found["full_precision"]["accuracy_2bit"] > 0.85
     assert found["quantized_distillation"]["accuracy_4bit"] > 0.85
     assert found["quantized_distillation"]["accuracy_2bit"] > found["post_training"]["accuracy_2bit"]
@@ -147,9 +147,49 @@ def test_levels_are_kept_for_the_pictures() -> None:
     assert not np.array_equal(notes.arrays["start"], notes.arrays["points"])
 
 
-def test_batch_norm_is_measured_again_for_one_metric() -> None:
-    found, _ = run("post_training", student=(3, 8), dataset="digits", lr=0.1)
-    assert found["accuracy_2bit_renormalised"] != found["accuracy_2bit"]
+def test_batch_norm_of_the_baseline_is_measured_again(
+    fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHUNK", 10_000)  # all at once, as below
+    config = replace(SMOKE, student=(3, 8), lr=0.1)
+    found = CLAIM.run("post_training", config, 0, Notes())
+    task = data.load(config, 0)
+    student, weights = task.student(), fits[-1]["end"]
+    for bits in SMOKE.bits:
+        with torch.no_grad():
+            for name, p in student.named_parameters():
+                p.copy_(uniform_quantize(weights[name], 2**bits) if p.ndim >= 2 else weights[name])
+            for module in student.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 1.0  # what comes is all that counts
+            student.train()(task.x)
+            right = student.eval()(task.test_x).argmax(1) == task.test_y
+        assert found[f"accuracy_{bits}bit"] == right.double().mean().item()
+    assert found["accuracy_2bit_plain"] != found["accuracy_2bit"]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_of_the_points_follows_its_schedule(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    plain = torch.optim.Adam.step
+
+    def step(self: torch.optim.Adam, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return plain(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    CLAIM.run("differentiable", replace(SMOKE, bits=(2,), point_schedule=schedule), 0, Notes())
+    turns = np.arange(len(rates)) / len(rates) if schedule == "cosine" else np.zeros(len(rates))
+    np.testing.assert_allclose(rates, SMOKE.point_lr * (1 + np.cos(np.pi * turns)) / 2, rtol=1e-6)
+
+
+def test_teacher_and_students_have_rates_of_their_own(fits: list[dict[str, Any]]) -> None:
+    for rates in ({}, {"teacher_lr": 0.01}, {"lr": 0.01}):
+        CLAIM.run("full_precision", replace(SMOKE, **rates), 0, Notes())
+    (teacher, student), (slow_teacher, _), (same_teacher, slow_student) = (fits[i : i + 2] for i in (0, 2, 4))
+    assert equal(teacher["end"], same_teacher["end"])
+    assert not equal(teacher["end"], slow_teacher["end"])
+    assert not equal(student["end"], slow_student["end"])
 
 
 # ---- networks and data ----

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from throughline.claims.groco import paper as imagenet
 from throughline.claims.groco.claim import GroupOrdering
 from throughline.claims.groco.data import load
-from throughline.claims.groco.models import projection
-from throughline.claims.groco.training import infonce_hardest
+from throughline.claims.groco.models import encoder_of, projection
+from throughline.claims.groco.training import infonce_hardest, objective, train
 from throughline.claims.shared.augmentation import affine_view, photo_view
 from throughline.claims.shared.contrastive import nt_xent
 from throughline.data import DataError, Source
+from throughline.discrete.ordering import GroupOrderingLoss
 from throughline.errors import ThroughlineError
 
 CLAIM = GroupOrdering()
@@ -87,6 +88,34 @@ def test_smoke_scale_runs_and_repeats(arm: str) -> None:
     assert log.arrays["late"].shape == (11, 11)
     np.testing.assert_allclose(log.arrays["early"].sum(0), 1, atol=1e-5)
     assert {name for _, values in log.points for name in values} == {"loss", "k-NN accuracy"}
+
+
+def test_every_arm_has_its_own_rate_and_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    plain = torch.optim.lr_scheduler.OneCycleLR
+
+    def watched(optimizer: Any, lr: float, *args: Any, **options: Any) -> Any:
+        rates.append(lr)
+        return plain(optimizer, lr, *args, **options)
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "OneCycleLR", watched)
+    rate_of = {"infonce_lr": 1e-3, "groco_lr": 2e-3, "top10_lr": 3e-3}
+    config = dataclasses.replace(
+        CLAIM.scales["smoke"], epochs=1, infonce_temperature=0.2, top10_temperature=0.7, **rate_of
+    )
+    whole, z = load(config, 0), noise(2, 12, 4)
+    split = whole._replace(bank=whole.bank[:24], bank_labels=whole.bank_labels[:24])
+    expected = {
+        "infonce": nt_xent(z, 0.2),
+        "groco": GroupOrderingLoss(10)(z),
+        "infonce_top10": infonce_hardest(z, 0.7, 10),
+    }
+    monkeypatch.setattr(imagenet, "require", lambda *_, **options: SimpleNamespace(NTXentLoss=ContrastStandIn))
+    for arm, value in expected.items():
+        train(encoder_of(1), projection(128, 8, 8), arm, config, split, 0, Notes())
+        torch.testing.assert_close(objective(arm, config)[0](z), value)
+        torch.testing.assert_close(imagenet._objective(arm, config)(z), value)
+    assert rates == list(rate_of.values())
 
 
 def test_smoke_split_keeps_every_image_once() -> None:

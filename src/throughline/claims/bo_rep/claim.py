@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.claims.bo_rep.config import Config, levels
-from throughline.errors import ThroughlineError
-from throughline.lab import Arm, Beats, Claim, Costs, Log, Matches, Quote, Results
+from throughline.lab import Arm, Beats, Claim, Log, Matches, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
 if TYPE_CHECKING:
@@ -37,6 +36,11 @@ class SurvivesExplodingHypergradients(Claim):
     )
     context = (
         Arm(
+            "ma_soba_clipped",
+            "Takes the steps of ma_soba, but shortens every gradient that is longer than a tuned norm before it enters "
+            "the running average.",
+        ),
+        Arm(
             "stocbio",
             "Estimates each outer gradient anew after a few inner steps, with a truncated series for the inner "
             "problem's inverse Hessian, and averages nothing.",
@@ -50,7 +54,7 @@ class SurvivesExplodingHypergradients(Claim):
     checks = (
         Beats("test_loss", "bo_rep", over="ma_soba", lower=True),
         Matches("test_loss_benign", "bo_rep", "ma_soba", margin=MARGIN),
-        Costs("oracle_calls", "bo_rep", over="ma_soba", at_most=1.0),
+        Within("call_share", "bo_rep", at_most=1.0),
     )
     scales = {
         "smoke": Config(
@@ -88,12 +92,16 @@ class SurvivesExplodingHypergradients(Claim):
         "0.25 to 16, best 1, 8, 8 with 2.690, 2.407, 2.313 at gains 2, 1.6, 1 (with ten Neumann terms one of its "
         "steps costs 14 calls: it takes 114); anil from 0.125 to 8, best 1 with 2.263, 2.156, 2.117: where little "
         "explodes, as good as bo_rep. The other rates (0.1, momentum 0.9) are not tuned, in any arm. An oracle call "
-        "is a stochastic gradient or a product with a second derivative. With gain 2 the first hypergradient has a "
+        "is a stochastic gradient or a product with a second derivative; call_share is how many an arm took over those "
+        "of ma_soba when none of its steps explodes, and that arm takes as many steps as the calls of bo_rep pay for. "
+        "With gain 2 the first hypergradient has a "
         "norm of 55 to 75. bo_rep walks out of that region, with norms above 5 for about ten steps and 0.1 to 0.2 "
         "later; a plain step that suits the rest leaps out of it at once, and the encoder that it leaves is poor to "
         "the end. So norm_range (99th percentile over the median) is large for bo_rep and not for ma_soba, whose "
-        "explosion is one step. ma_soba is not clipped, as in the paper; clipping was not tried. "
-        "On a table the two problems are "
+        "explosion is one step. ma_soba is not clipped, as in the paper. ma_soba_clipped cuts each stochastic "
+        "hypergradient down to a norm before it enters the running average, as clip_grad_norm_ does before the step of "
+        "an optimiser with momentum; its step sizes and norms were set by hand. With these (8 and 0.25) it reached "
+        "2.154 at gain 2 on seed 100, no worse than bo_rep. On a table the two problems are "
         "a share `flipped` of wrong labels and none; the step sizes are the best of two tables together (phoneme "
         "and white wine, seeds 100 and 101): with flips bo_rep from 0.25 to 32 takes 0.5, ma_soba from 16 to 65,536 "
         "by factors of 4 takes 256, without 0.5 and 64 on a flat course; each table alone would like others, so "
@@ -107,26 +115,21 @@ class SurvivesExplodingHypergradients(Claim):
     def prepare(self, config: Config) -> None:
         from throughline.claims.bo_rep.data import load
 
-        if config.period > config.lower_steps:
-            raise ThroughlineError(
-                f"period={config.period} is above lower_steps={config.lower_steps}: bo_rep would take fewer oracle "
-                f"calls than ma_soba; --set period={config.lower_steps}"
-            )
         load(config, 0, levels(config)[0])  # so that a fault of the data is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         from throughline.claims.bo_rep.data import load
-        from throughline.claims.bo_rep.training import budget, courses, step_size
+        from throughline.claims.bo_rep.training import clip_norm, courses, plain_budget, step_size
 
-        places = levels(config)
+        places, budget = levels(config), plain_budget(config)
         found: list[dict[str, float]] = []
         for number, level in enumerate(places):
             curves = {0: ("loss", "norm"), len(places) - 1: ("loss_benign", "norm_benign")}.get(number)
             problem, norms, calls = load(config, seed, level), [math.nan], 0
-            course = courses(arm, problem, config, step_size(arm, config, level))
+            course = courses(arm, problem, config, step_size(arm, config, level), clip_norm(config, level))
             for step, (calls, norm) in enumerate(course, start=1):
                 norms.append(norm)
-                log(number * budget(config) + calls, of=len(places) * budget(config))
+                log(number * budget + calls, of=len(places) * budget)
                 if curves is not None:
                     log(calls, of=None, **{curves[1]: norm})
                     if step % max(1, config.steps // POINTS) == 0:
@@ -134,6 +137,7 @@ class SurvivesExplodingHypergradients(Claim):
             middle, high = np.nanpercentile(norms, [50, 99])
             found.append({**problem.test(problem.x, problem.y), "calls": calls, "norm_range": float(high / middle)})
         log.keep(levels=np.array(places), losses=np.array([part["loss"] for part in found]))
+        total = sum(part["calls"] for part in found)
         return {
             "test_loss": found[0]["loss"],
             "test_loss_benign": found[-1]["loss"],
@@ -141,7 +145,8 @@ class SurvivesExplodingHypergradients(Claim):
             "test_accuracy_benign": found[-1]["accuracy"],
             "norm_range": found[0]["norm_range"],
             "norm_range_benign": found[-1]["norm_range"],
-            "oracle_calls": sum(part["calls"] for part in found),
+            "oracle_calls": total,
+            "call_share": total / (len(places) * budget),
         }
 
     def figures(self, results: Results) -> "dict[str, Figure]":

@@ -26,7 +26,7 @@ class Config:
     length: PositiveInt = 48  # characters of a sequence, words of a review
     batch: PositiveInt = 16  # sequences
     rows: PositiveInt = 512  # of a batch, where samples are weighted
-    steps: PositiveInt = 400
+    steps: PositiveInt = 400  # of bo_rep; the other arms take as many as its oracle calls pay for
     warmup: PositiveInt = 60  # lower steps before the first, in every arm
     lower_lr: PositiveReal = 0.1
     adjoint_lr: PositiveReal = 0.1
@@ -35,6 +35,7 @@ class Config:
     lower_steps: PositiveInt = 2  # of bo_rep; ma_soba takes one in every step
     neumann: PositiveInt = 10  # terms, of stocbio
     lr: NonNegativeReal = 0.0  # of x, in place of the tuned step sizes; 0 for those
+    clip: NonNegativeReal = 0.0  # of ma_soba_clipped, in place of the tuned norms; 0 for those
     tasks: PositiveInt = 20  # in a batch of reviews
     shots: PositiveInt = 20  # reviews of a task on either level
     samples: PositiveInt = 20_000  # tweets, or reviews of a domain at most

@@ -25,8 +25,10 @@ class Config:
     epochs: PositiveInt = 6
     point_epochs: PositiveInt = 3
     batch: PositiveInt = 64
-    lr: PositiveReal = 0.02
+    teacher_lr: PositiveReal = 0.02
+    lr: PositiveReal = 0.02  # of every student
     point_lr: PositiveReal = 1e-3
+    point_schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NonNegativeReal = 0.0
     temperature: PositiveReal = 5.0
     weight: Unit = 0.7  # of the teacher in the loss

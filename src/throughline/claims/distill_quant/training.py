@@ -52,20 +52,25 @@ class Trainer:
         *,
         within: AbstractContextManager[Any] | None = None,
         points: PointQuantizer | None = None,
+        lr: float | None = None,
         curve: bool = False,
     ) -> nn.Module:
-        """Train ``model``, or the points of its quantiser, with losses taken inside of ``within``."""
+        """Train ``model``, or the points of its quantiser, with losses taken inside of ``within``.
+
+        ``lr`` stands in place of a student's rate.
+        """
         config, task = self.config, self.task
         optimizer: torch.optim.Optimizer
         if points is None:
             optimizer = torch.optim.SGD(
-                model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+                model.parameters(), lr or config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
             )
         else:
             optimizer = torch.optim.Adam(points.parameters(), config.point_lr)
         epochs = config.epochs if points is None else config.point_epochs
         steps = epochs * -(-len(task.x) // config.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps)) if points is None else None
+        falls = points is None or config.point_schedule == "cosine"
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps)) if falls else None
         around = points or within or nullcontext()
         model.train()
         for step, (x, rows) in enumerate(batches(task, config, self.seed, epochs)):
@@ -74,7 +79,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            if schedule is not None:  # points move at one rate, as the authors' do
+            if schedule is not None:
                 schedule.step()
             self.log(self.step, of=self.total)
             if curve and (step % max(1, steps // POINTS) == 0 or step == steps - 1):
@@ -100,11 +105,16 @@ class Trainer:
         return F.cross_entropy(z, self.task.y[rows])
 
     def teacher(self) -> nn.Module:
-        return self.fit(self.fresh(self.task.teacher), self.labels)
+        return self.fit(self.fresh(self.task.teacher), self.labels, lr=self.config.teacher_lr)
 
     def distilled(self) -> nn.Module:
         """The student at full precision, distilled from the teacher."""
         return self.fit(self.fresh(self.task.student), self.taught_by(self.teacher()))
+
+    def renormalised(self, model: nn.Module) -> nn.Module:
+        """The same with the statistics of its batch norm taken again, over the training inputs."""
+        update_bn(self.task.x.chunk(-(-len(self.task.x) // CHUNK)), model)  # a mean over parts of one size
+        return model
 
     def accuracy(self, model: nn.Module) -> float:
         return (outputs(model, self.task.test_x, chunk=CHUNK).argmax(1) == self.task.test_y).double().mean().item()
@@ -119,17 +129,17 @@ def batches(task: Task, config: Config, seed: int, epochs: int) -> Iterator[tupl
 
 
 def post_training(trainer: Trainer) -> Metrics:
-    """The distilled student, quantised when all is done."""
+    """The distilled student, quantised when all is done, and then its batch norm measured again."""
     student = trainer.distilled()
     found: Metrics = {}
     for bits in trainer.config.bits:
-        found |= quantized(trainer, WeightQuantizer(copy.deepcopy(student), bits), bits)
+        quantizer = WeightQuantizer(copy.deepcopy(student), bits)
+        found |= metrics(bits, trainer.accuracy(trainer.renormalised(quantizer.finalize())), quantizer.size())
     whole = WeightQuantizer(copy.deepcopy(student), 2, bucket_size=None).finalize()
-    renormalised = WeightQuantizer(copy.deepcopy(student), 2).finalize()
-    update_bn(torch.split(trainer.task.x, CHUNK), renormalised)  # the mean over the training inputs
+    plain = WeightQuantizer(copy.deepcopy(student), 2).finalize()
     return found | {
-        "accuracy_2bit_one_bucket": trainer.accuracy(whole),
-        "accuracy_2bit_renormalised": trainer.accuracy(renormalised),
+        "accuracy_2bit_one_bucket": trainer.accuracy(trainer.renormalised(whole)),
+        "accuracy_2bit_plain": trainer.accuracy(plain),
     }
 
 

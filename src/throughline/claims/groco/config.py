@@ -16,7 +16,7 @@ NEGATIVES = 10  # the paper's
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment; the learning rates and the temperature were searched for each arm."""
+    """Sizes of the experiment; each arm has a peak learning rate of its own, and a temperature if any."""
 
     images: Literal["digits", "omniglot", "imagenet"] = "omniglot"  # `data` takes their place
     epochs: PositiveInt = 12
@@ -24,7 +24,9 @@ class Config:
     k: PositiveInt = 5  # neighbours that vote
     infonce_lr: PositiveReal = 8e-3
     groco_lr: PositiveReal = 8e-3
-    temperature: PositiveReal = 0.1
+    top10_lr: PositiveReal = 8e-3
+    infonce_temperature: PositiveReal = 0.1
+    top10_temperature: PositiveReal = 0.1
     size: PositiveInt = 28
     data: Source | None = None
     root: str = ""  # imagenet: the folder that holds train/ and val/

@@ -98,9 +98,11 @@ def _objective(arm: str, config: Config) -> Callable[[Tensor], Tensor]:
     if arm == "groco":
         return GroupOrderingLoss(gather_distributed=shared)
     if arm == "infonce":
-        contrast = require("lightly.loss", extra="paper").NTXentLoss(config.temperature, gather_distributed=shared)
+        contrast = require("lightly.loss", extra="paper").NTXentLoss(
+            config.infonce_temperature, gather_distributed=shared
+        )
         return lambda z: contrast(z[0], z[1])
-    return lambda z: infonce_hardest(z, config.temperature, NEGATIVES)  # of the process's own share of the batch
+    return lambda z: infonce_hardest(z, config.top10_temperature, NEGATIVES)  # of the process's own share of the batch
 
 
 def _evaluate(encoder: nn.Module, config: Config, seed: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from throughline.claims.shared.probes import knn_accuracy
 from throughline.discrete.ordering import GroupOrderingLoss
 from throughline.lab import Log
 
-__all__ = ["infonce_hardest", "train"]
+__all__ = ["infonce_hardest", "objective", "train"]
 
 EVALUATIONS = 5  # k-NN accuracies along a run
 
@@ -32,13 +32,13 @@ def infonce_hardest(z: Tensor, temperature: float, negatives: int) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), torch.zeros(logits[..., 0].numel(), dtype=torch.long, device=z.device))
 
 
-def objective(arm: str, temperature: float) -> Callable[[Tensor], Tensor]:
-    """The loss in which the arms differ, of views ``(2, B, D)``."""
+def objective(arm: str, config: Config) -> tuple[Callable[[Tensor], Tensor], float]:
+    """The loss in which the arms differ, of views ``(2, B, D)``, and the peak learning rate that suits it."""
     if arm == "groco":
-        return GroupOrderingLoss(NEGATIVES)
+        return GroupOrderingLoss(NEGATIVES), config.groco_lr
     if arm == "infonce":
-        return partial(nt_xent, temperature=temperature)
-    return partial(infonce_hardest, temperature=temperature, negatives=NEGATIVES)
+        return partial(nt_xent, temperature=config.infonce_temperature), config.infonce_lr
+    return partial(infonce_hardest, temperature=config.top10_temperature, negatives=NEGATIVES), config.top10_lr
 
 
 def train(
@@ -46,13 +46,12 @@ def train(
 ) -> None:
     """Train on two random views of the bank's images; the order of images and the views are the same in all arms."""
     draw = torch.Generator().manual_seed(seed)
-    loss_of = objective(arm, config.temperature)
+    loss_of, lr = objective(arm, config)
     weights = [*encoder.parameters(), *projector.parameters()]
     optimizer = torch.optim.AdamW(weights, weight_decay=1e-4)
     batch = min(config.batch, len(split.bank))
     per_epoch = len(split.bank) // batch
     steps = config.epochs * per_epoch
-    lr = config.groco_lr if arm == "groco" else config.infonce_lr
     cycle = max(steps, 20)  # it divides by zero when the warm-up is one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, cycle, pct_start=0.1, cycle_momentum=False)
     watch = set(np.linspace(0, steps - 1, EVALUATIONS + 1).round().astype(int).tolist())
