@@ -75,9 +75,12 @@ def kernel(name: str, width: int) -> nn.Module:
     """A kernel with a length for each of ``width`` inputs and BoTorch's priors: those that grow with the width, or with
     "matern-gamma" the older ones and a scale of its own."""
     made = require("botorch.models.utils.gpytorch_modules", extra="search")
+    covar_module: nn.Module
     if name == "matern-gamma":
-        return made.get_matern_kernel_with_gamma_prior(ard_num_dims=width)
-    return made.get_covar_module_with_dim_scaled_prior(ard_num_dims=width, use_rbf_kernel=name == "rbf")
+        covar_module = made.get_matern_kernel_with_gamma_prior(ard_num_dims=width)
+    else:
+        covar_module = made.get_covar_module_with_dim_scaled_prior(ard_num_dims=width, use_rbf_kernel=name == "rbf")
+    return covar_module
 
 
 def initial(task: Task, config: Config, draw: Generator) -> list[int]:
