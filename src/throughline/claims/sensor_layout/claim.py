@@ -59,7 +59,8 @@ class LearnedLayout(Claim):
     )
     notes = (
         "Every arm can train its network at a rate of its own; the present one, alike in all, has not been compared "
-        "with others yet, nor has the layout's, three times the authors' rate of the network. fixed_center is a fovea set by hand (curvature 0.45, "
+        "with others yet, nor has the layout's, three times the authors' rate of the network. fixed_center is a fovea "
+        "set by hand (curvature 0.45, "
         "0.3), not learned; refrozen trains a fresh network on the learned rectangular layout. On centred digits a "
         "fovea set by hand can beat the learned one: the joint run loses a little because the network follows a "
         "sensor that still moves. What the method adds is that nobody had to look at the data. At paper scale, --set "
