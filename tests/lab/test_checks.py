@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from throughline.lab import checks
-from throughline.lab.checks import Beats, Check, Costs, Matches, OnAverage, Within, alpha, seeds_needed, t_interval
+from throughline.lab import statistics
+from throughline.lab.checks import Beats, Check, Costs, Matches, OnAverage, Within
+from throughline.lab.statistics import alpha, seeds_needed, t_interval
 
 RUNS = 4000
 
@@ -170,7 +171,7 @@ def test_intervals_cover_at_the_stated_rate(n: int, confidence: float) -> None:
 @pytest.mark.parametrize("n", [5, 10])
 def test_false_verdicts_of_every_check_stay_rare(shape: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the very edge of its promise a check holds, and is refuted, about as often as its tails say, or less."""
-    monkeypatch.setattr(checks, "_smallest", lambda enough, most: None)  # the seeds needed take most of the time
+    monkeypatch.setattr(statistics, "_smallest", lambda enough, most: None)  # the seeds needed take most of the time
     rng = np.random.default_rng(n)
     noise = SHAPES[shape](rng, (1000, n))
     noise -= SHAPES[shape](rng, (1000, 200)).mean() if shape == "discrete" else 0.0
@@ -319,7 +320,7 @@ def test_the_number_follows_the_direction_of_the_effect(sign: int, monkeypatch: 
     ]
     rng = np.random.default_rng(7)
     numbers = [check.judge(table(sample)).needed for check, table, _ in cases]
-    monkeypatch.setattr(checks, "_smallest", lambda enough, most: None)
+    monkeypatch.setattr(statistics, "_smallest", lambda enough, most: None)
     for (check, table, verdict), needed in zip(cases, numbers, strict=True):
         assert needed is not None
         for n, enough in ((needed, True), (needed // 2, False)):

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from throughline.errors import ThroughlineError
-from throughline.lab.checks import Outcome, Verdict, alpha
+from throughline.lab.checks import Outcome, Verdict
 from throughline.lab.claim import Claim, find_claim
 from throughline.lab.config import restore
+from throughline.lab.statistics import alpha
 from throughline.lab.store import Run, Unit
 
 __all__ = ["Judgement", "Results", "judge", "load_results", "stored_config", "summary"]

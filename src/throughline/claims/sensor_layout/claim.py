@@ -11,6 +11,8 @@ from throughline.lab.plots import paired_differences, paired_dots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from throughline.claims.sensor_layout.data import Task
+
 FOVEA = (0.45, 0.3)  # set by hand, knowing that digits are centred and taller than wide
 
 
@@ -69,10 +71,10 @@ class LearnedLayout(Claim):
     )
 
     def prepare(self, config: Config) -> None:
-        from throughline.claims.sensor_layout.data import check, load, sensor_size
+        from throughline.claims.sensor_layout.data import check, sensor_size
 
         check(config)
-        size, scene = sensor_size(config), load(replace(config, device="cpu"), 0).mean_scene.shape[-2:]
+        size, scene = sensor_size(config), self.task(replace(config, device="cpu"), 0).mean_scene.shape[-2:]
         if scene[0] < size[0] or scene[1] < size[1]:
             least = min(scene)
             smaller = f"--size {least}" if config.data else f"--set sensor=[{least},{least}]"
@@ -82,11 +84,11 @@ class LearnedLayout(Claim):
             )
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        from throughline.claims.sensor_layout.data import load, sensor_size
+        from throughline.claims.sensor_layout.data import sensor_size
         from throughline.claims.sensor_layout.training import fit, keep
         from throughline.sensing.layout import SensorLayout
 
-        task, size = load(config, seed), sensor_size(config)
+        task, size = self.task(config, seed), sensor_size(config)
         start = FOVEA if arm == "fixed_center" else (0.0, 0.0)
         layout = SensorLayout(size, shape=SHAPES.get(arm, "rectangular"), curvature=start, device=config.device)
         layout.requires_grad_(arm in ("rectangular", "curvilinear", "refrozen"))
@@ -99,6 +101,14 @@ class LearnedLayout(Claim):
         keep(task, layout, log)
         x, y = layout.curvature.tolist()
         return {**task.measure(layout, network), "curvature_x": x, "curvature_y": y}
+
+    def task(self, config: Config, seed: int) -> "Task":
+        """The task of one seed, alike in every arm."""
+        from throughline.claims.sensor_layout import data, paper
+
+        if config.data is None and config.dataset in ("celeba", "cityscapes"):
+            return paper.load(config, seed)
+        return data.load(config, seed)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.sensor_layout import figures as draw

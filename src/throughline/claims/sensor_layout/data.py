@@ -70,10 +70,6 @@ def _in_memory(config: Config, seed: int) -> tuple[Images, Images]:
 
 def load(config: Config, seed: int) -> Task:
     """The task of one seed, alike in every arm."""
-    if config.data is None and config.dataset in ("celeba", "cityscapes"):
-        from throughline.claims.sensor_layout import paper
-
-        return paper.load(config, seed)
     train, test = _in_memory(config, seed)
     if config.data is None and config.dataset.startswith("mnist"):
         mean, deviation = MNIST_MEAN, MNIST_STD  # as the authors have it
