@@ -103,6 +103,13 @@ def test_a_number_that_is_none_is_named_with_its_arm_and_seed(check: Check, arm:
     assert (outcome.verdict, outcome.reason) == ("not shown", f"m of {arm} is {wrong:g} on seed 2")
 
 
+def test_a_small_spread_of_large_numbers_is_a_spread() -> None:
+    """Bytes that differ in the seventh digit do differ: a ratio has no unit."""
+    bytes_ = 1e10 + 1e3 * np.arange(5.0)
+    assert Costs("bytes", "a", over="b", at_most=1.5).judge(Table(a=bytes_, b=np.full(5, 1e10))).verdict == "held"
+    assert Costs("bytes", "a", over="b", at_most=1.5).judge(Table(a=bytes_, b=bytes_)).verdict == "not shown"
+
+
 def test_a_ratio_names_what_is_not_positive() -> None:
     outcome = Costs("s", "a", over="b", at_most=1.5).judge(Table(a=[0.0, 1.0, 1.1], b=[1.0, 1.0, 1.0]))
     assert (outcome.verdict, outcome.reason) == ("not shown", "s of a is 0 on seed 0")

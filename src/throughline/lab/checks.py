@@ -255,7 +255,7 @@ class Costs:
         ratio = logs[self.arm] - logs[self.over]
         confidence = 1 - alpha(results.looks)
         estimate, low, high = (math.exp(v) for v in t_interval(ratio, confidence))
-        doubt = _doubt(self, seeds, {self.arm: ours, self.over: theirs}, ratio)
+        doubt = _doubt(self, seeds, {self.arm: ours, self.over: theirs}, ratio, rounding=1.0)
         verdict = _side(high <= self.at_most, low > self.at_most, doubt)
         return Outcome(
             f"{self.arm} costs at most {self.at_most:g} times the {self.metric} of {self.over}",
@@ -291,15 +291,25 @@ def _log(values: np.ndarray) -> np.ndarray:
     return logs
 
 
-def _doubt(check: Check, seeds: tuple[int, ...], arms: Mapping[str, np.ndarray], sample: np.ndarray) -> str | None:
-    """Why the sample says nothing about chance, if it does not: too few seeds, a number that is none, no spread."""
+def _doubt(
+    check: Check,
+    seeds: tuple[int, ...],
+    arms: Mapping[str, np.ndarray],
+    sample: np.ndarray,
+    rounding: float | None = None,
+) -> str | None:
+    """Why the sample says nothing about chance, if it does not: too few seeds, a number that is none, no spread.
+
+    A spread in the last bits is none: in those of ``rounding``, or of the largest number that enters a difference.
+    """
     for arm, values in arms.items():
         for seed, value, point in zip(seeds, values, sample, strict=True):
             if not math.isfinite(value) or (not math.isfinite(point) and value <= 0):
                 return f"{check.metric} of {arm} is {value:g} on seed {seed}"
     if few := _few(seeds):
         return few
-    if np.ptp(sample) <= 8 * np.finfo(float).eps * max(np.abs(values).max() for values in arms.values()):
+    size = max(np.abs(values).max() for values in arms.values()) if rounding is None else rounding
+    if np.ptp(sample) <= 8 * np.finfo(float).eps * size:
         return f"every seed gives the same, {sample[0]:.4g}, which leaves nothing to judge chance by"
     return None
 
