@@ -306,6 +306,14 @@ def test_what_is_read_of_your_data_is_said_before_any_unit(quick: Path, monkeypa
     assert summary["command"].endswith("--data named.csv --positive True")
 
 
+def test_a_verdict_that_was_printed_is_a_look(quick: Path) -> None:
+    first, again = (json.loads(call("run", "groco", "--seeds", 3, "--json").stdout)[0] for _ in range(2))
+    assert first["run"] != again["run"]  # a run that was reported does not go on by itself
+    (wider,) = json.loads(call("run", "groco", "--seeds", 6, "--resume", "--json").stdout)
+    assert (wider["run"], wider["looks"], wider["checks"][0]["confidence"]) == (again["run"], 1, 0.995)
+    assert "chosen after a look at some of them, so 99.5% takes the place of 95%" in wider["why"]
+
+
 def test_data_that_changes_while_it_is_read_starts_nothing(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Toy, "prepare", lambda self, config: (quick / "good.csv").write_text("a,label\n1,0\n2,1\n"))
     result = call("run", "groco", "--data", "good.csv")
