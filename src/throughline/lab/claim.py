@@ -63,6 +63,9 @@ class Claim:
 
     A subclass names its ``paper``, ``arms`` (the baseline first), ``checks`` and ``scales``, and implements `run`. The
     lab owns everything else: seeds, pairing, processes, checkpoints, timing and statistics.
+
+    Attributes:
+        seeds: how many are run by default, by scale.
     """
 
     paper: ClassVar[str]

@@ -20,7 +20,13 @@ MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside
 
 
 class Results:
-    """The finished units of a run."""
+    """The finished units of a run.
+
+    Attributes:
+        claim: the claim that was run.
+        config: its settings in this run.
+        missing: the units that have no result, those that failed among them.
+    """
 
     def __init__(self, claim: Claim, run: Run, config: Any) -> None:
         self.claim = claim

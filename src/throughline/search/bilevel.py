@@ -68,6 +68,11 @@ class BOREP:
         lower_steps: gradient steps of an update of y, at least 1.
         normalize: divide the momentum by its norm.
 
+    Attributes:
+        upper, lower: x and y, the tensors that were given.
+        adjoint: z, and ``momentum_buffer``: m, zero at the start.
+        iteration: steps taken.
+
     Raises:
         TypeError: a parameter is no floating point tensor, a loss no tensor, or what yields batches no iterator.
         ValueError: a number is out of range, a tree is empty, x and y share a tensor, a loss is not 0-d or does not

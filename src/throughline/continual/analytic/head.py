@@ -87,6 +87,10 @@ class AnalyticHead(nn.Module):
         generator: draws the expansion.
         dtype: of state and arithmetic, whatever the dtype of the features; float64 or float32.
 
+    Attributes:
+        expansion: what widens the features, or None.
+        ridge: the `RecursiveRidge` over them, a column for each class seen.
+
     Raises:
         ValueError: an argument out of range.
 

@@ -35,6 +35,9 @@ class KMeansLayer(nn.Module):
         normalize: cluster x/‖x‖ with centres of unit length; otherwise x as it is.
         generator: draws the first centres, Gaussian and, with ``normalize``, projected.
 
+    Attributes:
+        weight: W ``(K, D)``, the one parameter; 2α times the centres.
+
     Raises:
         TypeError: a number of features or clusters that is no integer.
         ValueError: an argument out of range.

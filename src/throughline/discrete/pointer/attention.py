@@ -22,6 +22,9 @@ class PointerAttention(nn.Module):
 
     Under autocast its maps follow, as those of nn.Linear do.
 
+    Attributes:
+        key, query, score: the maps W1, W2 and vᵀ.
+
     Raises:
         TypeError: a width is no integer.
         ValueError: a width is not positive.

@@ -43,6 +43,12 @@ class PointerNetwork(nn.Module):
         init_range: every parameter starts uniform in [-init_range, init_range], the paper's 0.08; below H = 256 a
             larger one (0.2) learns much sooner.
 
+    Attributes:
+        encoder, decoder: the LSTMs.
+        pointer: the `PointerAttention` from the decoder's states to the encoder's.
+        start: ``(D,)``, the decoder's first input.
+        end: ``(H,)``, what is pointed at for `STOP`.
+
     Raises:
         TypeError: a width is no integer.
         ValueError: an argument is out of range.

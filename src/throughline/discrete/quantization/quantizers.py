@@ -96,6 +96,9 @@ class PointQuantizer(ModelQuantizer, nn.Module):
         levels: numbers of levels by the name of a parameter, in place of 2 to the power of ``bits``, see
             `allocate_levels`.
 
+    Attributes:
+        points: one vector of levels for each selected parameter, in the order of the model, within [0, 1] of a bucket.
+
     Raises:
         TypeError, ValueError, RuntimeError: as `WeightQuantizer`, and ValueError for ``levels`` of a parameter that is
             not selected, or outside of 2 … 65,536.

@@ -36,6 +36,9 @@ class LearnedProximalNetwork(nn.Module):
         potential: ψ, any module from x to one scalar for each sample, ``(B, ...)`` to ``(B,)`` or ``(..., d)`` to
             ``(...)``, twice differentiable and convex in x; that it is convex is not checked.
 
+    Attributes:
+        potential: ψ.
+
     Raises:
         TypeError: ``potential`` is no module; in the methods, an input that is not floating point.
         ValueError: in the methods, a potential that returns something else than one scalar for each sample.

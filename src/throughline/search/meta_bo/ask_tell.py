@@ -29,6 +29,9 @@ class NAPOptimizer:
         y_bounds: lowest and highest possible outcome, such as (0, 1) of an accuracy, which are mapped to [0, 1] (small
             excesses are harmless). Without them the least and largest outcome so far are, and a single value is 0.5.
 
+    Attributes:
+        trials: what was told, ``trials.inputs()`` and ``trials.outcomes()``, in order.
+
     Raises:
         TypeError: ``policy`` is none, or ``candidates`` no floating point tensor.
         ValueError: ``candidates`` has another width than the policy, is empty, not finite or holds a row twice;
@@ -114,6 +117,9 @@ class GPOptimizer:
         covar_module: the kernel, a ``gpytorch.kernels.Kernel`` as BoTorch's models take it; theirs if None. Every
             fit starts from it as it was given, and leaves it so.
         generator: of the random trials; torch's global one if None.
+
+    Attributes:
+        trials: as of `NAPOptimizer`.
 
     Raises:
         ImportError: BoTorch is not installed.

@@ -51,6 +51,10 @@ class AcquisitionTrainer:
         regret_floor: below which a regret is not told apart from none.
         generator: the only source of randomness; torch's global one if None.
 
+    Attributes:
+        optimizer: `torch.optim.Adam` over the policy.
+        pretrained, iterations: how often `pretrain` made a step, and `step` was called.
+
     Raises:
         TypeError: ``policy`` is no `NeuralAcquisitionProcess`, or is one in DistributedDataParallel: the losses are
             more than its forward pass. Give every process the policy itself, and average the gradients in a

@@ -29,6 +29,9 @@ class SensorLayout(nn.Module):
         max_curvature: bound c in curvature = c · tanh(raw), in (0, 1).
         samples: midpoints per pixel and direction, curvilinear only.
 
+    Attributes:
+        raw: the parameter that is learned, ``(2,)``: curvature is c · tanh(raw).
+
     Raises:
         ValueError: an argument is out of range.
         TypeError: ``size`` is no whole number, nor two.
