@@ -26,7 +26,7 @@ class Config:
     batch: PositiveInt = 256
     optimizer: Literal["Adam", "Adadelta"] = "Adam"
     lr: PositiveReal = 1e-3
-    clustering_weight: NonNegativeReal = 0.025
+    clustering_weight: NonNegativeReal = 0.1
     passes: PositiveInt = 100  # of the layer and of mini-batch k-means, which have no network
     root: str = ""  # folder of torchvision's data sets; the cache by default
     device: Device = "cpu"
