@@ -27,8 +27,8 @@ class Config:
     clip: NonNegativeReal = 0.0  # norm of the gradient; 0 for none
     steps: PositiveInt = 3_000  # of self-tuning, two on weights for each on hyperparameters
     warmup: NonNegativeInt = 200  # of the steps
-    trials: PositiveInt = 3  # of the search, all of the steps of one trial each
-    trial_steps: PositiveInt = 1_500
+    trials: PositiveInt = 6  # of the search, all of the steps of one trial each
+    trial_steps: PositiveInt = 750
     hyper_lr: PositiveReal = 0.03
     scale_lr: PositiveReal = 0.03
     scale: PositiveReal = 0.5
