@@ -28,7 +28,7 @@ class Config:
     teacher_lr: PositiveReal = 0.02
     lr: PositiveReal = 0.02  # of every student
     point_lr: PositiveReal = 1e-3
-    point_schedule: Literal["constant", "cosine"] = "constant"
+    point_schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: NonNegativeReal = 0.0
     temperature: PositiveReal = 5.0
     weight: Unit = 0.7  # of the teacher in the loss

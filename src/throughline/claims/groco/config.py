@@ -23,10 +23,10 @@ class Config:
     batch: Annotated[int, Field(gt=NEGATIVES)] = 256
     k: PositiveInt = 5  # neighbours that vote
     infonce_lr: PositiveReal = 8e-3
-    groco_lr: PositiveReal = 8e-3
+    groco_lr: PositiveReal = 1.6e-2
     top10_lr: PositiveReal = 8e-3
     infonce_temperature: PositiveReal = 0.1
-    top10_temperature: PositiveReal = 0.1
+    top10_temperature: PositiveReal = 0.2
     size: PositiveInt = 28
     data: Source | None = None
     root: str = ""  # imagenet: the folder that holds train/ and val/
