@@ -31,6 +31,7 @@ class Paper:
     module: str  # the area module of its parts below ``throughline``, "discrete.confusion"
     offers: str  # one sentence: what a practitioner gets
     claim: str  # one sentence: the headline claim
+    extra: str | None = None  # what its claim needs beside the package itself at laptop scale
 
     @property
     def url(self) -> str:

@@ -141,6 +141,8 @@ def show(name: str, as_json: bool) -> None:
     if not entry.available:
         return click.echo("Status: planned, nothing to import or run yet")
     click.echo(f"Parts:  from throughline.{entry.module} import {', '.join(entry.parts)}")
+    if entry.extra:
+        click.echo(f'Needs:  pip install "throughline[{entry.extra}]"')
     return _arms(find_claim(name), name)
 
 

@@ -15,12 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from throughline.catalog import paper
 from throughline.data import DataError, Source
 from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
 from throughline.lab.config import check_device, override
+from throughline.lab.extras import needed
 from throughline.lab.finding import find_claim
 from throughline.lab.results import Judgement, Results, judge, stored_config, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
@@ -78,6 +80,7 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
     planned = []
     for slug in slugs:
         claim = find_claim(slug)
+        needed(claim.paper, None if claim.origin else paper(claim.paper).extra)
         if request.scale not in claim.scales:
             raise ThroughlineError(f"--scale: {claim.paper} has no {request.scale}, only {' and '.join(claim.scales)}")
         config = override(claim.scales[request.scale], request.assignments)

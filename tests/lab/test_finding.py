@@ -100,7 +100,7 @@ BROKEN = {
     "arm": (CLAIM.replace('"one"', '"o/ne"'), "an arm's name is of letters, digits and _.+-, got 'o/ne'"),
     "absent": (CLAIM.replace('over="one"', 'over="none"'), "a check compares none, which is none of the arms"),
     "scales": (CLAIM.replace('"laptop"', '"cluster"'), "scales are smoke, laptop, paper, got cluster"),
-    "config": (CLAIM.replace('"laptop": Config()', '"laptop": Config'), "wants an instance of a frozen dataclass"),
+    "config": (CLAIM.replace('"laptop": Config()', '"laptop": Config'), "wants a frozen dataclass"),
     "data": (CLAIM.replace("scales =", "accepts = ('table',)\n    scales ="), "the config needs a field data"),
 }
 
@@ -136,7 +136,7 @@ def test_paths_that_hold_nothing_are_said() -> None:
 
 def test_a_bare_name_that_lies_here_is_pointed_to() -> None:
     write(my_mine=CLAIM)
-    with pytest.raises(ThroughlineError, match=r"unknown paper 'my_mine'.*; for the claim that lies here, write ./my_m"):
+    with pytest.raises(ThroughlineError, match=r"unknown paper 'my_mine'.*; for the claim that lies here, write ./m"):
         canonical("my_mine")
     with pytest.raises(ThroughlineError, match="unknown paper 'my_other'"):
         canonical("my_other")

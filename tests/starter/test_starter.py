@@ -52,7 +52,8 @@ def test_it_runs_at_once_and_passes_its_own_test(place: Path, single: bool) -> N
     files = [str(path) for path in place.rglob("*.py")]
     rules = ["--isolated", "--line-length", "120", "--select", ",".join(RUFF)]
     for words in (["check", *rules], ["format", "--isolated", "--line-length", "120", "--check"]):
-        linted = subprocess.run([sys.executable, "-m", "ruff", *words, *files], capture_output=True, text=True, cwd=place)
+        command = [sys.executable, "-m", "ruff", *words, *files]
+        linted = subprocess.run(command, capture_output=True, text=True, cwd=place)
         assert linted.returncode == 0, linted.stdout
 
 

@@ -227,7 +227,7 @@ def _only(classes: list[type[Claim]], where: str, origin: str) -> Claim:
     for scale, config in found.scales.items():
         fields = {field.name for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else None
         if fields is None or isinstance(config, type):
-            raise ThroughlineError(f"{where}: scales[{scale!r}] wants an instance of a frozen dataclass, got {config!r}")
+            raise ThroughlineError(f"{where}: scales[{scale!r}] wants a frozen dataclass's instance, got {config!r}")
         if found.accepts and "data" not in fields:
             raise ThroughlineError(f"{where}: to take --data, the config needs a field data: Source | None = None")
     claim = found()
