@@ -301,11 +301,11 @@ def _installed(text: tuple[str, ...], area: str | None) -> dict[str, str]:
     from throughline.lab.finding import installed_claims
 
     words = " ".join(text).lower().split()
-    found = {name: points[0].dist for name, points in sorted(installed_claims().items())} if area is None else {}
-    described = {
-        name: f"{dist.name} {dist.version}: {dist.metadata.get('Summary') or 'no summary'}" if dist else ""
-        for name, dist in found.items()
-    }
+    described = {}
+    for name, points in sorted(installed_claims().items()) if area is None else ():
+        if (dist := points[0].dist) is not None:
+            about = (dist.metadata.get_all("Summary") or ["no summary"])[0]
+            described[name] = f"{dist.name} {dist.version}: {about}"
     return {name: says for name, says in described.items() if all(word in f"{name} {says}".lower() for word in words)}
 
 
