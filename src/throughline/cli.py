@@ -121,10 +121,10 @@ def list_papers(text: tuple[str, ...], area: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
     """Show one paper, or a claim of your own: what it offers, what it claims, what to import and what to run."""
-    from throughline.lab.finding import canonical, find_claim
+    from throughline.lab.finding import find_claim
 
-    name = canonical(name)
-    entry = next((entry for entry in catalog.papers() if entry.slug == name), None)
+    name = catalog.canonical(name)
+    entry = catalog.paper(name) if name in catalog.slugs() else None
     if entry is None:
         claim = find_claim(name)
         facts = {"slug": claim.paper, "claim": claim.sentence(), "scales": list(claim.scales), "arms": claim.about()}
@@ -291,18 +291,14 @@ def doctor() -> None:
 
 
 def _known(names: tuple[str, ...]) -> list[str]:
-    from throughline.lab.finding import canonical
-
-    return list(dict.fromkeys(map(canonical, names)))  # all names are checked before any work
+    return list(dict.fromkeys(map(catalog.canonical, names)))  # all names are checked before any work
 
 
 def _installed(text: tuple[str, ...], area: str | None) -> dict[str, str]:
     """Claims that installed packages declare, in whose name all words occur; an area is of papers alone."""
-    from throughline.lab.finding import installed_claims
-
     words = " ".join(text).lower().split()
     described = {}
-    for name, points in sorted(installed_claims().items()) if area is None else ():
+    for name, points in sorted(catalog.installed_claims().items()) if area is None else ():
         if (dist := points[0].dist) is not None:
             about = (dist.metadata.get_all("Summary") or ["no summary"])[0]
             described[name] = f"{dist.name} {dist.version}: {about}"

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.lab.toys import Toy
 
-import throughline.lab.finding as finding
+from throughline import catalog
+from throughline.catalog import canonical
 from throughline.cli import main
 from throughline.errors import ThroughlineError
 from throughline.lab import find_claim
-from throughline.lab.finding import canonical, own_sources, source_version
+from throughline.lab.finding import own_sources, source_version
 
 CLAIM = '''
 from dataclasses import dataclass
@@ -159,10 +160,10 @@ def install(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     """Let packages declare entry points, each ``name__of__package="module:Class"``."""
     points = []
     for name, value in values.items():
-        point = EntryPoint(name.partition("__of__")[0], value, finding.GROUP)
+        point = EntryPoint(name.partition("__of__")[0], value, catalog.GROUP)
         vars(point)["dist"] = Package(name.partition("__of__")[2] or "mines")
         points.append(point)
-    monkeypatch.setattr(finding, "entry_points", lambda group: EntryPoints(points))
+    monkeypatch.setattr(catalog, "entry_points", lambda group: EntryPoints(points))
 
 
 def test_installed_claims_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

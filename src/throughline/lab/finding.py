@@ -17,18 +17,16 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from throughline import catalog
+from throughline.catalog import canonical, installed_claims, is_path, owner, paper, slugs
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
 
-__all__ = ["canonical", "find_claim", "installed_claims", "own_sources", "source_version"]
+__all__ = ["find_claim", "own_sources", "source_version"]
 
-GROUP = "throughline.claims"
 NEEDED = ("paper", "arms", "checks", "scales")
 SCALES = ("smoke", "laptop", "paper")
 
@@ -45,45 +43,11 @@ def find_claim(name: str) -> Claim:
         ThroughlineError: there is none of that name, it cannot be imported, or what is found there is not one claim.
     """
     name = canonical(name)
-    if _is_path(name):
+    if is_path(name):
         return _of_path(name)
     if ":" in name:
         return _of_class(name)
-    return _of_paper(name) if name in _slugs() else _of_entry_point(name)
-
-
-def canonical(name: str) -> str:
-    """``name`` as `find_claim` takes it, with a paper's spelling mended; nothing is imported.
-
-    Raises:
-        ThroughlineError: neither a paper nor an installed claim has that name.
-
-    >>> canonical("Bo_Rep"), canonical("./my_idea")
-    ('bo-rep', './my_idea')
-    """
-    if _is_path(name) or ":" in name:
-        return name
-    if name in (found := installed_claims()):
-        if name in _slugs():
-            whose = " and ".join(_owner(point) for point in found[name])
-            raise ThroughlineError(f"{name} is a paper of the catalogue and a claim of {whose}; uninstall that one")
-        return name
-    try:
-        return catalog.paper(name).slug
-    except ThroughlineError as error:
-        here = next((path for path in (name, f"{name}.py") if name and Path(path).exists()), None)
-        if here is None:
-            raise
-        raise ThroughlineError(f"{error}; for the claim that lies here, write ./{here}") from None
-
-
-def installed_claims() -> dict[str, list[EntryPoint]]:
-    """The entry points of installed packages by name; a name that two packages declare has two."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        if point not in found.setdefault(point.name, []):
-            found[point.name].append(point)
-    return found
+    return _of_paper(name) if name in slugs() else _of_entry_point(name)
 
 
 def own_sources(claim: Claim) -> tuple[Path, tuple[Path, ...]]:
@@ -119,20 +83,8 @@ def source_version(claim: Claim) -> dict[str, str]:
     return {"claim": content.hexdigest()[:16]} if files else {}
 
 
-def _slugs() -> set[str]:
-    return {entry.slug for entry in catalog.papers()}
-
-
-def _owner(point: EntryPoint) -> str:
-    return f"{point.dist.name if point.dist else 'a package'} ({point.value})"
-
-
-def _is_path(name: str) -> bool:
-    return os.sep in name or name.endswith(".py") or name in (".", "..")
-
-
 def _of_paper(slug: str) -> Claim:
-    entry = catalog.paper(slug)
+    entry = paper(slug)
     if not entry.available:
         raise ThroughlineError(f"{slug} is in the catalogue but its claim is not written yet; see `throughline list`")
     module = importlib.import_module(entry.claim_module)
@@ -187,8 +139,8 @@ def _of_class(name: str) -> Claim:
 def _of_entry_point(name: str) -> Claim:
     points = installed_claims()[name]
     if len(points) > 1:
-        raise ThroughlineError(f"{name} is a claim of {' and of '.join(map(_owner, points))}; uninstall one of them")
-    where = f"{name}, of {_owner(points[0])}"
+        raise ThroughlineError(f"{name} is a claim of {' and of '.join(map(owner, points))}; uninstall one of them")
+    where = f"{name}, of {owner(points[0])}"
     with _importing(where, Path(sysconfig.get_path("purelib"))):
         found = points[0].load()
     claim = _only([found] if _is_claim(found) else [], where, name)
@@ -215,7 +167,7 @@ def _only(classes: list[type[Claim]], where: str, origin: str) -> Claim:
             f"{where}: paper is the name that runs are filed under, small letters, digits and hyphens, got "
             f"{found.paper!r}"
         )
-    if found.paper in _slugs():
+    if found.paper in slugs():
         raise ThroughlineError(f"{where}: {found.paper!r} is the name of a paper of the catalogue; choose another one")
     if unknown := set(found.scales) - set(SCALES):
         raise ThroughlineError(f"{where}: scales are {', '.join(SCALES)}, got {', '.join(sorted(unknown))}")

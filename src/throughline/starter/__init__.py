@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from throughline import catalog
+from throughline.catalog import slugs
 from throughline.errors import ThroughlineError
 
 __all__ = ["write_starter"]
@@ -30,7 +30,7 @@ def write_starter(name: str, where: Path, *, single_file: bool = False) -> tuple
     module = slug.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug):
         raise ThroughlineError(f"a name is words of small letters and digits, joined by hyphens, got {name!r}")
-    if slug in {entry.slug for entry in catalog.papers()}:
+    if slug in slugs():
         raise ThroughlineError(f"{slug} is the name of a paper of the catalogue; choose another one")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or module == "throughline":
         raise ThroughlineError(f"{slug}: Python has a use for the name {module} already; choose another one")
