@@ -6,9 +6,12 @@ CHOSEN := $(filter command line environment,$(origin PAPER))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# what a claim needs beside the package itself, as the catalogue says
+EXTRA = $(shell $(PYTHON) -c 'import sys, tomllib; print(*(p["extra"] for p in tomllib.load(open("src/throughline/papers.toml", "rb"))["paper"] if p["slug"] in sys.argv[1:] and "extra" in p))' $(PAPER) 2>/dev/null)
+
 .PHONY: run test lint docs bench clean
 
-run: .venv/base.stamp  ## run a claim at laptop scale: make run PAPER=groco; without PAPER a quick one on few seeds
+run: $(or $(EXTRA:%=.venv/%.stamp),.venv/base.stamp)  ## run a claim at laptop scale: make run PAPER=groco; without PAPER a quick one on few seeds
 	$(BIN)/throughline run $(PAPER) $(if $(CHOSEN),,--seeds 5) || test $$? -eq 1  # a claim that does not hold is a result
 	@echo
 	@echo "What next?"
@@ -34,7 +37,11 @@ bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable '.[physics,search]'  # what the claims at laptop scale import
+	$(PIP) --editable .
+	touch $@
+
+.venv/%.stamp: .venv/base.stamp
+	$(PIP) --editable '.[$*]'
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp

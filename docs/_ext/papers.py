@@ -16,7 +16,8 @@ from typing import Any
 import throughline
 from throughline.catalog import Paper, areas, papers, public_names
 from throughline.data.source import KINDS
-from throughline.lab.claim import Claim, find_claim
+from throughline.lab.claim import Claim
+from throughline.lab.finding import find_claim
 
 PACKAGE = Path(throughline.__file__).parent
 DOCS = Path(__file__).parents[1]

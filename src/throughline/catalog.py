@@ -1,17 +1,32 @@
-"""The catalogue: which papers there are, read from ``papers.toml`` without importing anything heavy."""
+"""The catalogue: which papers and claims there are, read from ``papers.toml`` without importing anything heavy."""
 
 import ast
 import difflib
+import os
 import tomllib
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from throughline.errors import ThroughlineError
 
-__all__ = ["Paper", "areas", "paper", "papers", "public_names", "search"]
+__all__ = [
+    "Paper",
+    "areas",
+    "canonical",
+    "installed_claims",
+    "is_path",
+    "owner",
+    "paper",
+    "papers",
+    "public_names",
+    "search",
+    "slugs",
+]
 
+GROUP = "throughline.claims"  # of the entry points by which installed packages declare claims of their own
 PACKAGE = Path(__file__).parent
 
 
@@ -31,6 +46,7 @@ class Paper:
     module: str  # the area module of its parts below ``throughline``, "discrete.confusion"
     offers: str  # one sentence: what a practitioner gets
     claim: str  # one sentence: the headline claim
+    extra: str | None = None  # what its claim needs beside the package itself at laptop scale
 
     @property
     def url(self) -> str:
@@ -97,6 +113,55 @@ def paper(slug: str) -> Paper:
     near = difflib.get_close_matches(wanted, by_slug, n=3, cutoff=0.7) or [entry.slug for entry in search(slug)[:3]]
     hint = f"did you mean {' or '.join(near)}?" if near else "`throughline list` prints all of them"
     raise ThroughlineError(f"unknown paper {slug!r}; {hint}")
+
+
+def slugs() -> set[str]:
+    """The names of all papers."""
+    return {entry.slug for entry in papers()}
+
+
+def canonical(name: str) -> str:
+    """What `throughline.lab.find_claim` takes: ``name`` itself, a paper's spelling mended; nothing is imported.
+
+    Raises:
+        ThroughlineError: neither a paper nor an installed claim has that name.
+
+    >>> canonical("Bo_Rep"), canonical("./my_idea")
+    ('bo-rep', './my_idea')
+    """
+    if is_path(name) or ":" in name:
+        return name
+    if name in (found := installed_claims()):
+        if name in slugs():
+            whose = " and ".join(owner(point) for point in found[name])
+            raise ThroughlineError(f"{name} is a paper of the catalogue and a claim of {whose}; uninstall that one")
+        return name
+    try:
+        return paper(name).slug
+    except ThroughlineError as error:
+        here = next((path for path in (name, f"{name}.py") if name and Path(path).exists()), None)
+        if here is None:
+            raise
+        raise ThroughlineError(f"{error}; for the claim that lies here, write ./{here}") from None
+
+
+def installed_claims() -> dict[str, list[EntryPoint]]:
+    """The entry points of installed packages by name; a name that two packages declare has two."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        if point not in found.setdefault(point.name, []):
+            found[point.name].append(point)
+    return found
+
+
+def owner(point: EntryPoint) -> str:
+    """The package that declares an entry point, and what it points to."""
+    return f"{point.dist.name if point.dist else 'a package'} ({point.value})"
+
+
+def is_path(name: str) -> bool:
+    """Whether ``name`` means a file or folder."""
+    return os.sep in name or name.endswith(".py") or name in (".", "..")
 
 
 def search(text: str = "", area: str | None = None) -> tuple[Paper, ...]:

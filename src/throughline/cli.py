@@ -8,13 +8,16 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import throughline
 from throughline import catalog
 from throughline.errors import ThroughlineError
+
+if TYPE_CHECKING:
+    from throughline.lab.claim import Claim
 
 __all__ = ["main"]
 
@@ -97,42 +100,54 @@ def main() -> None:
 def list_papers(text: tuple[str, ...], area: str | None, as_json: bool) -> None:
     """List the papers, or those in which all words of TEXT occur."""
     found = catalog.search(" ".join(text), area)
+    own = _installed(text, area)
     if as_json:
-        return click.echo(json.dumps([_plain(entry) for entry in found], indent=1))
+        others = [{"slug": name, "offers": about, "status": "installed"} for name, about in own.items()]
+        return click.echo(json.dumps([*map(_plain, found), *others], indent=1))
     for name in dict.fromkeys(entry.area for entry in found):
         click.secho(f"\n{name}", bold=True)
         for entry in (e for e in found if e.area == name):
             click.echo(f"  {'●' if entry.available else ' '} {entry.slug:21} {entry.offers}")
+    if own:
+        click.secho("\nclaims of installed packages", bold=True)
+        for name, about in own.items():
+            click.echo(f"  ● {name:21} {about}")
     ready = sum(entry.available for entry in found)
     return click.echo(f"\n{len(found)} papers; {ready} can be run (●), {len(found) - ready} are planned")
 
 
 @main.command()
-@click.argument("slug")
+@click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(slug: str, as_json: bool) -> None:
-    """Show one paper: what it offers, what it claims, what to import and what to run."""
-    from throughline.lab.claim import find_claim
+def show(name: str, as_json: bool) -> None:
+    """Show one paper, or a claim of your own: what it offers, what it claims, what to import and what to run."""
+    from throughline.lab.finding import find_claim
 
-    entry = catalog.paper(slug)
+    name = catalog.canonical(name)
+    entry = catalog.paper(name) if name in catalog.slugs() else None
+    if entry is None:
+        claim = find_claim(name)
+        facts = {"slug": claim.paper, "claim": claim.sentence(), "scales": list(claim.scales), "arms": claim.about()}
+        if as_json:
+            return click.echo(json.dumps(facts, indent=1))
+        click.secho(claim.paper, bold=True)
+        click.echo(f"\nClaim: {claim.sentence()}\n")
+        return _arms(claim, name)
     if as_json:
-        arms = {"arms": find_claim(slug).about()} if entry.available else {}
+        arms = {"arms": find_claim(name).about()} if entry.available else {}
         return click.echo(json.dumps(_plain(entry) | arms, indent=1))
     click.secho(entry.title, bold=True)
     click.echo(f"{entry.url} · {entry.date} · {entry.area}\n\n{entry.offers}\n\nClaim: {entry.claim}\n")
     if not entry.available:
         return click.echo("Status: planned, nothing to import or run yet")
     click.echo(f"Parts:  from throughline.{entry.module} import {', '.join(entry.parts)}")
-    claim = find_claim(entry.slug)
-    click.echo("Arms:   the baseline first; those in brackets are printed without a check")
-    for arm, about in claim.about().items():
-        name = f"[{arm}]" if arm in claim.context else arm
-        click.echo(f"  {name:26} {about}")
-    return click.echo(f"Run:    throughline run {entry.slug}")
+    if entry.extra:
+        click.echo(f'Needs:  pip install "throughline[{entry.extra}]"')
+    return _arms(find_claim(name), name)
 
 
 @main.command()
-@click.argument("papers", nargs=-1)
+@click.argument("papers", nargs=-1, metavar="[CLAIMS]...")
 @click.option("--scale", type=click.Choice(SCALES), default="laptop", show_default=True)
 @click.option(
     "--seeds", help="How many (5 is 1000:1005), a range (10:20) or a list (3,7).  [default: the claim's, mostly 10]"
@@ -152,7 +167,11 @@ def show(slug: str, as_json: bool) -> None:
 @click.option("--sink", "sink_names", multiple=True, metavar="MODULE:FUNCTION", help="Send curves to a function too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: Any) -> None:
-    """Run the claims of PAPERS: every arm on every seed, then a verdict and a report."""
+    """Run CLAIMS: every arm on every seed, then a verdict and a report.
+
+    A claim is a paper of `throughline list`, a file or folder of your own (./my_idea), package.module:Class, or the
+    name of one that an installed package brings.
+    """
     if sys.platform == "win32":
         raise Usage("claims run on Linux and macOS, this is Windows: use its Subsystem for Linux (WSL)")
     names = _known(papers)
@@ -172,6 +191,20 @@ def run(papers: tuple[str, ...], like: Path | None, as_json: bool, **options: An
     if as_json:
         click.echo(json.dumps([outcome.summary for outcome in outcomes], indent=1))
     sys.exit(max(outcome.exit_code for outcome in outcomes))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--single-file", is_flag=True, help="One file and its test, instead of a folder.")
+def new(name: str, single_file: bool) -> None:
+    """Write a claim of your own to start from: it runs at once, and its comments say what to change."""
+    from throughline.starter import write_starter
+
+    written = [path.as_posix() for path in write_starter(name, Path(), single_file=single_file)]
+    click.echo("\n".join(written))
+    claim = f"./{written[0]}" if single_file else f"./{Path(written[0]).parent}"
+    click.echo(f"\nNext:  throughline run {claim} --scale smoke   that it runs, in seconds")
+    click.echo(f"       throughline run {claim}                 a verdict\n       pytest {written[-1]}")
 
 
 @main.command()
@@ -257,8 +290,27 @@ def doctor() -> None:
         click.echo(f"{extra:14} {found}")
 
 
-def _known(papers: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(catalog.paper(name).slug for name in papers))  # all names are checked before any work
+def _known(names: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(map(catalog.canonical, names)))  # all names are checked before any work
+
+
+def _installed(text: tuple[str, ...], area: str | None) -> dict[str, str]:
+    """Claims that installed packages declare, in whose name all words occur; an area is of papers alone."""
+    words = " ".join(text).lower().split()
+    described = {}
+    for name, points in sorted(catalog.installed_claims().items()) if area is None else ():
+        if (dist := points[0].dist) is not None:
+            about = (dist.metadata.get_all("Summary") or ["no summary"])[0]
+            described[name] = f"{dist.name} {dist.version}: {about}"
+    return {name: says for name, says in described.items() if all(word in f"{name} {says}".lower() for word in words)}
+
+
+def _arms(claim: "Claim", name: str) -> None:
+    click.echo("Arms:   the baseline first; those in brackets are printed without a check")
+    for arm, about in claim.about().items():
+        shown = f"[{arm}]" if arm in claim.context else arm
+        click.echo(f"  {shown:26} {about}")
+    click.echo(f"Run:    throughline run {name}")
 
 
 def _plain(entry: catalog.Paper) -> dict[str, Any]:

@@ -15,12 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from throughline.catalog import paper
 from throughline.data import DataError, Source
 from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
-from throughline.lab.claim import Claim, find_claim
+from throughline.lab.claim import Claim
 from throughline.lab.config import check_device, override
+from throughline.lab.extras import needed
+from throughline.lab.finding import find_claim
 from throughline.lab.results import Judgement, Results, judge, stored_config, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
@@ -75,17 +78,21 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
     elif (request.target, request.size, request.positive) != (None, None, None):
         raise ThroughlineError("--target, --positive and --size describe your own data: give --data with them")
     planned = []
-    for claim in map(find_claim, slugs):
+    for slug in slugs:
+        claim = find_claim(slug)
+        needed(claim.paper, None if claim.origin else paper(claim.paper).extra)
+        if request.scale not in claim.scales:
+            raise ThroughlineError(f"--scale: {claim.paper} has no {request.scale}, only {' and '.join(claim.scales)}")
         config = override(claim.scales[request.scale], request.assignments)
         if source is not None:
             _accept(claim, source)
             config = dataclasses.replace(config, data=source)
         arms = _arms(claim, request.arms)
         seeds = parse_seeds(request.seeds, claim.seeds[request.scale])
-        planned.append((claim, config, arms, seeds))
+        planned.append((slug, claim, config, arms, seeds))
     ended = []
-    for claim, config, arms, seeds in planned:
-        command = command_line(["run", *_words(claim, request, arms, seeds)])
+    for slug, claim, config, arms, seeds in planned:
+        command = command_line(["run", *_words(slug, request, arms, seeds)])
         manifest = plan(claim, request.scale, config, arms, seeds, threads=request.threads, command=command)
         ended.append(_work(claim, config, manifest, request, as_json)[0])
     return ended
@@ -94,7 +101,7 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
 def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     """Repeat the unit, or the whole run, whose JSON lies at ``path``; for a unit, compare the numbers."""
     stored = read_json(path)
-    claim = find_claim(stored["paper"])
+    claim = find_claim(stored.get("claim") or stored["paper"])
     config = stored_config(claim, stored)
     source = getattr(config, "data", None)
     if source is not None and Source.of(source.path, source.target, source.size).digest != source.digest:
@@ -265,9 +272,9 @@ def _arms(claim: Claim, text: str | None) -> tuple[str, ...]:
     return tuple(arm for arm in every if arm in chosen)
 
 
-def _words(claim: Claim, request: Request, arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[str]:
+def _words(name: str, request: Request, arms: tuple[str, ...], seeds: tuple[int, ...]) -> list[str]:
     """The command that repeats this run, shortest form first: only what differs from the defaults."""
-    words = [claim.paper, "--scale", request.scale]
+    words = [name, "--scale", request.scale]
     if request.seeds is not None:
         consecutive = all(following == seed + 1 for seed, following in pairwise(seeds))
         words += ["--seeds", f"{seeds[0]}:{seeds[-1] + 1}" if consecutive else ",".join(map(str, seeds))]

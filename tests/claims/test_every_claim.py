@@ -17,8 +17,9 @@ import torch
 from throughline.catalog import papers
 from throughline.errors import ThroughlineError
 from throughline.lab import Device
-from throughline.lab.claim import Claim, find_claim
+from throughline.lab.claim import Claim
 from throughline.lab.config import override
+from throughline.lab.finding import find_claim
 from throughline.lab.results import Results, judge, summary
 from throughline.lab.runner import open_run, plan
 from throughline.lab.store import Run, Unit

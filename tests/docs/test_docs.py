@@ -19,8 +19,8 @@ from tests.test_snippets import blocks, commands
 import throughline
 from throughline import catalog
 from throughline.cli import main
-from throughline.lab.claim import find_claim
 from throughline.lab.config import override
+from throughline.lab.finding import find_claim
 from throughline.session import parse_seeds
 
 ROOT = Path(__file__).parents[2]

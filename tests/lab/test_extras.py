@@ -1,5 +1,8 @@
 """Optional packages are proposed in a form that leaves the user's torch alone."""
 
+import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
@@ -7,8 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 
 import throughline
+from throughline.catalog import papers
+from throughline.cli import main
 from throughline.errors import ThroughlineError
 from throughline.lab import require
 from throughline.lab.extras import EXTRAS, how_to_install, installed, missing
@@ -52,6 +58,31 @@ def test_the_cure_leaves_torch_alone(bare: pytest.MonkeyPatch, module: str, extr
     with pytest.raises(ThroughlineError) as caught:
         require(module, extra=extra)
     assert str(caught.value) == f"{module.partition('.')[0]} is not installed; {cure}"
+
+
+def test_what_a_paper_needs_is_named_before_any_work(
+    bare: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {entry.extra for entry in papers()} - {None} <= set(EXTRAS)
+    ended = CliRunner().invoke(main, ["run", "g-acil", "nap", "--scale", "smoke"])
+    assert ended.exit_code == 2
+    assert 'nap needs botorch and optuna; pip install "throughline[search]"' in ended.output
+    assert not list(tmp_path.iterdir())
+    assert 'Needs:  pip install "throughline[search]"' in CliRunner().invoke(main, ["show", "nap"]).output
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("paper", "installs"), [("g-acil", ["."]), ("nap", [".", "'.[search]'"]), ("spon", [".", "'.[physics]'"])]
+)
+def test_make_run_installs_what_the_paper_needs_and_no_more(tmp_path: Path, paper: str, installs: list[str]) -> None:
+    (tmp_path / "src/throughline").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "src/throughline/papers.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    words = ["make", "--dry-run", "run", f"PAPER={paper}", f"PYTHON={sys.executable}"]
+    planned = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"--editable (\S+)", planned) == installs
 
 
 def test_what_needs_torchvision_comes_as_it_is_once_that_is_there(bare: pytest.MonkeyPatch) -> None:

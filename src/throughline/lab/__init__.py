@@ -1,8 +1,9 @@
 """The lab: claims run over paired seeds, and a verdict with an interval."""
 
 from throughline.lab.checks import Beats, Check, Costs, Matches, OnAverage, Outcome, Within
-from throughline.lab.claim import Arm, Claim, Log, Quote, find_claim, require
+from throughline.lab.claim import Arm, Claim, Log, Quote, require
 from throughline.lab.config import Device
+from throughline.lab.finding import find_claim
 from throughline.lab.results import Judgement, Results, judge
 
 __all__ = [

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from throughline.catalog import paper
 from throughline.data.source import Kind
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Check
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from throughline.lab.results import Results
 
-__all__ = ["Arm", "Claim", "Log", "Quote", "find_claim", "require"]
+__all__ = ["Arm", "Claim", "Log", "Quote", "require"]
 
 
 class Log(Protocol):
@@ -65,7 +64,9 @@ class Claim:
     lab owns everything else: seeds, pairing, processes, checkpoints, timing and statistics.
 
     Attributes:
+        paper: the paper of the catalogue; of a claim of one's own, the name that its runs are filed under.
         seeds: how many are run by default, by scale.
+        origin: where `find_claim` found a claim that is not ours; empty for ours.
     """
 
     paper: ClassVar[str]
@@ -77,6 +78,7 @@ class Claim:
     accepts: ClassVar[tuple[Kind, ...]] = ()  # the kinds of --data that it can run on
     quotes: ClassVar[tuple[Quote, ...]] = ()
     notes: ClassVar[str] = ""
+    origin: str = ""
 
     @classmethod
     def sentence(cls) -> str:
@@ -101,25 +103,6 @@ class Claim:
     def figures(self, results: "Results") -> "dict[str, Figure]":
         """Pictures a reader would want, by caption, from stored results alone."""
         return {}
-
-
-def find_claim(slug: str) -> Claim:
-    """The claim of a paper of the catalogue.
-
-    Raises:
-        ThroughlineError: no such paper (with the nearest names), or its claim is not written yet.
-        TypeError: its package does not hand out one class for the paper.
-    """
-    entry = paper(slug)
-    if not entry.available:
-        raise ThroughlineError(f"{slug} is in the catalogue but its claim is not written yet; see `throughline list`")
-    module = importlib.import_module(entry.claim_module)
-    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Claim)]
-    own = [value for value in classes if getattr(value, "paper", None) == entry.slug]
-    if len(own) != 1:
-        names = ", ".join(value.__name__ for value in own) or "none"
-        raise TypeError(f"{entry.claim_module} must hand out one Claim whose paper is {entry.slug!r}, got {names}")
-    return own[0]()
 
 
 def require(module: str, *, extra: str) -> ModuleType:

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 
-__all__ = ["EXTRAS", "how_to_install", "installed", "missing"]
+from throughline.errors import ThroughlineError
+
+__all__ = ["EXTRAS", "how_to_install", "installed", "missing", "needed"]
 
 EXTRAS = {  # by extra, the name on the package index of what is imported under the name before it
     "imaging": {"deepinv": "deepinv", "skimage": "scikit-image"},
@@ -41,6 +43,16 @@ def installed(module: str) -> bool:
 def missing(extra: str) -> tuple[str, ...]:
     """The modules of an extra that are not installed."""
     return tuple(module for module in EXTRAS[extra] if not installed(module))
+
+
+def needed(what: str, extra: str | None) -> None:
+    """Refuse what needs an extra that is not installed, or not all of it.
+
+    Raises:
+        ThroughlineError: with the command that installs it.
+    """
+    if extra is not None and (lacking := missing(extra)):
+        raise ThroughlineError(f"{what} needs {' and '.join(lacking)}; {how_to_install(lacking, extra)}")
 
 
 def how_to_install(modules: Iterable[str], extra: str) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Outcome, Verdict
-from throughline.lab.claim import Claim, find_claim
+from throughline.lab.claim import Claim
 from throughline.lab.config import restore
+from throughline.lab.finding import find_claim
 from throughline.lab.statistics import alpha
 from throughline.lab.store import Run, Unit
 
@@ -150,7 +151,7 @@ def stored_config(claim: Claim, manifest: Mapping[str, Any]) -> Any:
 
 def load_results(run: Run) -> Results:
     """A stored run as results of its claim; its config is rebuilt from the run's manifest."""
-    claim = find_claim(run.paper)
+    claim = find_claim(run.manifest.get("claim") or run.paper)
     return Results(claim, run, stored_config(claim, run.manifest))
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
+from throughline.lab.finding import source_version
 from throughline.lab.store import Run, Unit, age, code_version, new_run, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
 
@@ -50,11 +51,12 @@ def plan(
     claim: Claim, scale: str, config: Any, arms: tuple[str, ...], seeds: tuple[int, ...], *, threads: int, command: str
 ) -> dict[str, Any]:
     """The manifest of a run: all that its numbers depend on, hashed in ``key``, and the facts around them."""
-    versions = code_version()
+    versions = code_version() | source_version(claim)
     values = dataclasses.asdict(config)
     depends = {"paper": claim.paper, "scale": scale, "config": _without_path(values), "threads": threads}
     return {
         "paper": claim.paper,
+        **({"claim": claim.origin} if claim.origin else {}),
         "scale": scale,
         "arms": list(arms),
         "seeds": list(seeds),

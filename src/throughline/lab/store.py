@@ -62,6 +62,7 @@ class Manifest(BaseModel):
     """A run.json: what is asked, all that the numbers depend on (hashed in ``key``), and the facts around them."""
 
     paper: str
+    claim: str | None = None  # where a claim that is not ours was found
     scale: str
     arms: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -80,6 +81,7 @@ class Result(BaseModel):
     """A unit's JSON, as far as it takes to repeat the unit."""
 
     paper: str
+    claim: str | None = None
     scale: str
     arm: str
     seed: Seed

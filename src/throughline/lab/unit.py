@@ -18,6 +18,7 @@ import numpy as np
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
 from throughline.lab.config import check_unchanged, restore
+from throughline.lab.finding import source_version
 from throughline.lab.store import Run, Unit, code_version, write_atomically
 
 __all__ = ["Failed", "Finished", "Progress", "run_unit"]
@@ -89,6 +90,9 @@ def run_unit(claim: Claim, folder: Path, unit: Unit, threads: int, pipe: Connect
         _seed(unit.seed, threads)
         config = restore(type(claim.scales[run.manifest["scale"]]), run.manifest["config"])
         check_unchanged(config)
+        versions = code_version() | source_version(claim)
+        if changed := [name for name, found in versions.items() if found != run.manifest["versions"].get(name)]:
+            raise ThroughlineError(f"the code changed under the run ({', '.join(changed)}); give the command again")
         log = Recorder(unit, pipe)
         started, clock = datetime.now(UTC), time.perf_counter()
         metrics = {name: float(value) for name, value in claim.run(unit.arm, config, unit.seed, log).items()}
@@ -99,8 +103,9 @@ def run_unit(claim: Claim, folder: Path, unit: Unit, threads: int, pipe: Connect
             "measured": {"seconds": seconds, "peak_mb": _peak_mb()},
             "curves": log.curves,
             "started": started.isoformat(timespec="seconds"),
+            **({"claim": claim.origin} if claim.origin else {}),
             **{key: run.manifest[key] for key in ("paper", "scale", "config", "threads", "host", "commit")},
-            "versions": code_version(),
+            "versions": versions,
         }
         run.write(unit, record, log.arrays)
         run.file(unit, "txt").unlink(missing_ok=True)  # an earlier attempt's traceback

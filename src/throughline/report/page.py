@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from throughline.catalog import paper
+from throughline.catalog import Paper, paper
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import arm_color
@@ -31,7 +31,7 @@ def write_report(results: Results, judgement: Judgement | None = None) -> Path:
         figures["curves"] = [(name.replace("_", " "), f) for name, f in learning_curves(results).items()]
     drawn = _draw(results.run.folder / "figures", figures)
     html = _template("report.html").render(
-        paper=paper(results.run.paper),
+        paper=_paper(results),
         claim=results.claim,
         judgement=judgement,
         results=results,
@@ -67,7 +67,7 @@ def write_comparison(first: Results, second: Results, path: Path) -> Path:
     configs = (first.run.manifest["config"], second.run.manifest["config"])
     versions = (first.run.manifest["versions"], second.run.manifest["versions"])
     html = _template("compare.html").render(
-        paper=paper(first.run.paper),
+        paper=_paper(first),
         claim=first.claim,
         names=names,
         judgements=(judge(first), judge(second)),
@@ -115,6 +115,10 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _paper(results: Results) -> Paper | None:
+    return None if results.claim.origin else paper(results.run.paper)
 
 
 def _means(results: Results, metric: str) -> dict[str, tuple[float, float, int]]:
