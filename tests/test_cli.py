@@ -19,6 +19,7 @@ import throughline.session
 from throughline.cli import main
 from throughline.data import Source
 from throughline.errors import ThroughlineError
+from throughline.lab.engines import Engine
 from throughline.lab.runner import Event, Started
 from throughline.lab.store import Run, Unit
 from throughline.lab.unit import Finished, Progress
@@ -198,7 +199,7 @@ def test_from_command_to_verdict_and_back(toy: Path) -> None:
 def quick(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy claim, with units that are not computed: their events and results come at once."""
 
-    def instead(claim: Any, run: Run, *, jobs: int, on_event: Callable[[Event], None]) -> None:
+    def instead(claim: Any, run: Run, engine: Engine, *, on_event: Callable[[Event], None]) -> None:
         for unit in run.units:
             gain = (unit.arm == "shifted") * (1 + unit.seed % 2 / 64)
             values = {"mean": unit.seed + gain, "spread": 1.0, "seconds": 7.0}
