@@ -54,5 +54,5 @@ def check_engine(name: str) -> None:
     lacking = missing("cluster")
     if lacking:
         raise ThroughlineError(
-            f"--engine {name}: {' and '.join(lacking)} not installed; {how_to_install(lacking, 'cluster')}"
+            f"--engine {name}: not installed: {', '.join(lacking)}; {how_to_install(lacking, 'cluster')}"
         )

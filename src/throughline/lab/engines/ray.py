@@ -55,6 +55,8 @@ def connect(address: str | None, jobs: int | None = None, *, say: Callable[[str]
         raise ThroughlineError(
             f"--engine: cannot join the Ray cluster {where}: {' '.join(str(error).split())}"
         ) from None
+    # Ray would tell of a node that dies on standard output, which is the verdict's, and JSON's; here an event does
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     try:
         yield Cluster(ray, jobs, say, started=where == "local")
     finally:
@@ -69,7 +71,7 @@ class Cluster:
         self.shipped: dict[str, list[Any]] = {}  # by digest, a reference to the files, or nothing for a registry key
         nodes = self._nodes()
         count = sum(int(node.get("CPU", 0)) for node in nodes)
-        say(f"on a Ray cluster of {len(nodes)} nodes with {count} cores")
+        say(f"on a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)} with {count} cores")
 
     def room(self, config: Any, threads: int) -> int:
         device = getattr(config, "device", "cpu")
@@ -93,12 +95,8 @@ class Cluster:
             return
         data = run.manifest["config"].get("data")
         files = self._ship(data and Source(**data))
-        task, mailbox = (
-            _task(ray).options(
-                num_cpus=run.manifest["threads"], num_gpus=_gpus(run.manifest["config"].get("device", "cpu"))
-            ),
-            _mailbox(ray),
-        )
+        task, mailbox = _task(ray), _mailbox(ray)
+        needs = {"num_cpus": run.manifest["threads"], "num_gpus": _gpus(run.manifest["config"].get("device", "cpu"))}
         pickled = pickle.dumps(claim)
         waiting, flying, tries = deque(units), dict[Any, Unit](), Counter[Unit]()
         try:
@@ -106,7 +104,7 @@ class Cluster:
                 while waiting and len(flying) < (self.jobs or len(units)):
                     unit = waiting.popleft()
                     tries[unit] += 1
-                    call = task.options(name=f"{run.paper} {unit.name}")
+                    call = task.options(name=f"{run.paper} {unit.name}", **needs)
                     flying[call.remote(pickled, run.manifest, tuple(unit), tries[unit], files, mailbox)] = unit
                 done, _ = ray.wait(list(flying), timeout=INTERVAL)
                 for letter in ray.get(mailbox.take.remote()):
