@@ -30,6 +30,11 @@ class Config:
     data: Source | None = None
 
 
+@dataclass(frozen=True)
+class OnDevice(Config):
+    device: str = "cuda"
+
+
 class Toy(Claim):
     """A shifted mean is larger than a plain one."""
 
@@ -81,3 +86,12 @@ class Toy(Claim):
         from throughline.lab.plots import paired_dots  # here, so that units start without matplotlib
 
         return {"The means": paired_dots(results, "mean")}
+
+
+class Seeing(Toy):
+    """A unit tells which GPUs it may see."""
+
+    scales = {"laptop": OnDevice()}
+
+    def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        return {"gpu": float(os.environ.get("CUDA_VISIBLE_DEVICES") or "nan")}

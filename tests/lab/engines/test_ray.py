@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.lab.runs import metrics, run, start
-from tests.lab.toys import Config, Toy
+from tests.lab.toys import Config, OnDevice, Seeing, Toy
 
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
@@ -44,7 +44,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"include_dashboard": False})
+        cluster = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"include_dashboard": False, "num_gpus": 1}
+        )
         second = cluster.add_node()
         patch.delenv("XDG_CACHE_HOME")
         yield Nodes(cluster, second, cache)
@@ -123,29 +125,52 @@ def test_another_version_is_refused(engine: Cluster, tmp_path: Path) -> None:
     folder, _ = start(tmp_path, Config())
     ours = folder.manifest["versions"]
     folder.manifest["versions"] = {**ours, "torch": "1.13.1", "source": "0123456789abcdef"}
-    with pytest.raises(ThroughlineError, match=r"^worker [\d.]+ has source ") as caught:
+    with pytest.raises(ThroughlineError, match=r"^worker \S+ has source ") as caught:
         execute(Toy(), folder, engine)
     assert f"source {ours['source']} instead of 0123456789abcdef" in str(caught.value)
     assert f"torch {ours['torch']} instead of 1.13.1; give it the versions of this machine" in str(caught.value)
     assert folder.unfinished() == folder.units
 
 
-def test_a_gpu_of_its_own(engine: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    @dataclass(frozen=True)
-    class OnDevice(Config):
-        device: str = "cuda"
-
+def test_a_gpu_of_its_own(engine: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(engine, "say", said.append)
     assert engine.room(OnDevice(device="cpu"), 1) == 2
     assert engine.room(OnDevice(), 1) == 1
     assert engine.room(Config(), 64) == 1
-    assert said == [
-        "no node of the cluster has 1 CPU and 1 GPU: units wait until one joins",
-        "no node of the cluster has 64 CPU: units wait until one joins",
-    ]
+    assert said == ["no node of the cluster has 64 CPU: units wait until one joins"]
     with pytest.raises(ThroughlineError, match="device=cuda:1: on a cluster a unit sees its own GPU alone"):
         engine.room(OnDevice(device="cuda:1"), 1)
+    folder, _ = start(tmp_path, OnDevice(), seeds=(0,), arms=("plain",))
+    execute(Seeing(), folder, engine)
+    assert (folder.record(Unit("plain", 0)) or {})["metrics"] == {"gpu": 0.0}
+
+
+def test_what_fails_around_a_unit_fails_the_unit(engine: Cluster, nodes: Nodes, tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("a,label\n1,0\n2,1\n")
+    source = Source.of(path)
+    cache = nodes.cache / "throughline" / "shipped"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / source.digest).touch()  # where a folder is wanted
+    folder, _ = start(tmp_path / "runs", Config(data=source), seeds=(0,), arms=("plain",))
+    events: list[Event] = []
+    execute(Toy(), folder, engine, on_event=events.append)
+    (failure,) = events
+    assert isinstance(failure, Failed)
+    assert failure.reason.startswith("FileExistsError: ")
+    assert "Traceback" in failure.file.read_text()
+
+
+def test_a_cluster_that_goes_away_is_said(engine: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr(ray, "wait", away)
+    folder, _ = start(tmp_path, Config(), seeds=(0,), arms=("plain",))
+    with pytest.raises(ThroughlineError, match=r"the cluster is gone \(reset by peer\); the same command") as caught:
+        execute(Toy(), folder, engine)
+    assert caught.value.exit_code == 3
 
 
 def test_an_interrupt_cancels_what_runs(engine: Cluster, tmp_path: Path) -> None:

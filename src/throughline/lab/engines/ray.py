@@ -31,6 +31,12 @@ AGAIN = 3  # times that a unit is run again when its worker is lost
 PATIENCE = 10.0  # seconds in which the port of a cluster must answer
 
 
+class Disconnected(ThroughlineError):
+    """The cluster went away in the middle of a run; what had come back is kept."""
+
+    exit_code = 3
+
+
 @contextmanager
 def connect(address: str | None, jobs: int | None = None, *, say: Callable[[str], None]) -> Iterator["Cluster"]:
     """The cluster at ``host:port`` or ``ray://host:port``, by default that of ``RAY_ADDRESS``, else one started here.
@@ -51,7 +57,7 @@ def connect(address: str | None, jobs: int | None = None, *, say: Callable[[str]
     _knock(where)
     try:
         ray.init(**options)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise ThroughlineError(
             f"--engine: cannot join the Ray cluster {where}: {' '.join(str(error).split())}"
         ) from None
@@ -116,6 +122,9 @@ class Cluster:
                     if isinstance(event, Lost):
                         waiting.append(event.unit)
                     yield event
+        except ConnectionError as error:
+            flying.clear()
+            raise Disconnected(f"the cluster is gone ({error}); the same command goes on from here") from None
         finally:
             for ref in flying:
                 ray.cancel(ref, force=True)
@@ -169,7 +178,7 @@ def _task(ray: ModuleType) -> Any:
         except ImportError:
             versions = {}
         if versions != manifest["versions"]:
-            return ray.util.get_node_ip_address(), versions
+            return socket.gethostname(), versions
         from throughline.lab.engines.worker import answer
         from throughline.lab.store import Unit
 
