@@ -7,6 +7,7 @@ the driver. The user's own files go through Ray's object store, once for each co
 
 import os
 import pickle
+import re
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -135,7 +136,7 @@ class Cluster:
         try:
             answer = self.ray.get(ref)
         except errors.RayTaskError as error:  # not the unit itself, but what surrounds it
-            write_atomically(file, f"{error}\n")
+            write_atomically(file, _plain(error))
             cause = error.cause
             reason = str(cause) if isinstance(cause, ThroughlineError) else f"{type(cause).__name__}: {cause}"
             return Failed(unit, " ".join(reason.split()), file)
@@ -143,7 +144,7 @@ class Cluster:
             lost = f"lost with its worker ({type(error).__name__})"
             if tries[unit] <= AGAIN:
                 return Lost(unit, f"{lost}; it is run again, {tries[unit]} of at most {AGAIN} times")
-            write_atomically(file, f"{error}\n")
+            write_atomically(file, _plain(error))
             return Failed(unit, f"{lost} {tries[unit]} times", file)
         if not isinstance(answer, Answer):
             raise ThroughlineError(_refusal(*answer, ours=run.manifest["versions"]))
@@ -218,6 +219,10 @@ def _refusal(worker: str, theirs: Mapping[str, str], *, ours: Mapping[str, str])
     other = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     found = ", ".join(f"{name} {theirs.get(name, 'none')} instead of {ours.get(name, 'none')}" for name in other)
     return f"worker {worker} has {found}; give it the versions of this machine, which `throughline doctor` prints"
+
+
+def _plain(error: Exception) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", f"{error}\n")  # without the colours that Ray gives it
 
 
 def _gpus(device: str) -> int:
