@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.lab.toys import Config, OnDevice, Seeing, Toy
 
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
+from throughline.lab.engines import ray as ray_engine
 from throughline.lab.engines.ray import Cluster, connect
 from throughline.lab.runner import Event, execute
 from throughline.lab.store import Run, Unit
@@ -141,8 +143,13 @@ def test_a_gpu_of_its_own(engine: Cluster, tmp_path: Path, monkeypatch: pytest.M
     assert said == ["no node of the cluster has 64 CPU: units wait until one joins"]
     with pytest.raises(ThroughlineError, match="device=cuda:1: on a cluster a unit sees its own GPU alone"):
         engine.room(OnDevice(device="cuda:1"), 1)
+    letters = ray_engine._mailbox(ray)
+    ray.get(letters.put.remote(pickle.dumps((0, Progress(Unit("plain", 0), [], 0.5)))))  # of an attempt given up
+    monkeypatch.setattr(ray_engine, "_mailbox", lambda _: letters)
     folder, _ = start(tmp_path, OnDevice(), seeds=(0,), arms=("plain",))
-    execute(Seeing(), folder, engine)
+    events: list[Event] = []
+    execute(Seeing(), folder, engine, on_event=events.append)
+    assert isinstance(events[0], Started)
     assert (folder.record(Unit("plain", 0)) or {})["metrics"] == {"gpu": 0.0}
 
 
@@ -164,14 +171,24 @@ def test_what_fails_around_a_unit_fails_the_unit(engine: Cluster, nodes: Nodes, 
 
 
 def test_a_cluster_that_goes_away_is_said(engine: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any, **__: Any) -> None:
+    handed = []
+
+    def away(refs: list[Any], **_: Any) -> None:
+        handed.append(len(refs))
         raise ConnectionError("reset by peer")
 
     monkeypatch.setattr(ray, "wait", away)
-    folder, _ = start(tmp_path, Config(), seeds=(0,), arms=("plain",))
-    with pytest.raises(ThroughlineError, match=r"the cluster is gone \(reset by peer\); the same command") as caught:
-        execute(Toy(), folder, engine)
-    assert caught.value.exit_code == 3
+    folder, _ = start(tmp_path, Config(), seeds=(0,))
+    folder.manifest["versions"] = {}  # what was handed over is not computed
+    for jobs in (None, 1):
+        monkeypatch.setattr(engine, "jobs", jobs)
+        with pytest.raises(
+            ThroughlineError, match=r"the cluster is gone \(reset by peer\); the same command"
+        ) as caught:
+            execute(Toy(), folder, engine)
+        assert caught.value.exit_code == 3
+    assert handed == [2, 1]
+    assert engine.room(Config(), 1) == 1
 
 
 def test_an_interrupt_cancels_what_runs(engine: Cluster, tmp_path: Path) -> None:
@@ -208,7 +225,9 @@ def test_a_killed_driver_loses_no_finished_unit(nodes: Nodes, tmp_path: Path) ->
     assert [event.unit.seed for event in events if isinstance(event, Started)] == [1]
 
 
-def test_a_lost_node_loses_no_unit(engine: Cluster, nodes: Nodes, tmp_path: Path) -> None:
+def test_a_lost_node_loses_no_unit(
+    engine: Cluster, nodes: Nodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The last of the module, for it leaves one node."""
     config = Config(note="gate", marks=str(tmp_path))
     folder, _ = start(tmp_path, config, seeds=(1,))
@@ -230,6 +249,7 @@ def test_a_lost_node_loses_no_unit(engine: Cluster, nodes: Nodes, tmp_path: Path
         Lost: 1,
         Finished: 2,
     }
+    assert capsys.readouterr().out == ""  # which may be JSON's; Ray has words of its own for a node that dies
     local, _ = run(tmp_path / "local", config, seeds=(1,))
     assert metrics(local) == {unit: record["metrics"] for unit in folder.units if (record := folder.record(unit))}
 

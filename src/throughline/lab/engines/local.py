@@ -12,8 +12,9 @@ from typing import Any
 
 from throughline.lab.claim import Claim
 from throughline.lab.config import check_device
+from throughline.lab.engines import Event
 from throughline.lab.store import Run, Unit, write_atomically
-from throughline.lab.unit import Failed, Finished, Lost, Progress, Started, run_unit
+from throughline.lab.unit import Failed, Finished, Progress, Started, run_unit
 
 __all__ = ["Local", "cores"]
 
@@ -30,9 +31,7 @@ class Local:
         check_device(config)
         return self.jobs
 
-    def compute(
-        self, claim: Claim, run: Run, units: Sequence[Unit]
-    ) -> Generator[Started | Progress | Lost | Finished | Failed]:
+    def compute(self, claim: Claim, run: Run, units: Sequence[Unit]) -> Generator[Event]:
         waiting = list(units)
         threads = int(run.manifest["threads"])
         context = get_context("spawn")

@@ -20,10 +20,11 @@ from throughline.data.shipping import pack
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim, require
 from throughline.lab.config import check_device
+from throughline.lab.engines import Event
 from throughline.lab.engines.local import cores
 from throughline.lab.engines.worker import Answer, keep
 from throughline.lab.store import Run, Unit, write_atomically
-from throughline.lab.unit import Failed, Finished, Lost, Progress, Started
+from throughline.lab.unit import Failed, Finished, Lost
 
 __all__ = ["Cluster", "connect"]
 
@@ -94,9 +95,7 @@ class Cluster:
             self.say(f"no node of the cluster has {wanted}: units wait until one joins")
         return max(1, min(room, self.jobs or room))
 
-    def compute(
-        self, claim: Claim, run: Run, units: Sequence[Unit]
-    ) -> Generator[Started | Progress | Lost | Finished | Failed]:
+    def compute(self, claim: Claim, run: Run, units: Sequence[Unit]) -> Generator[Event]:
         ray = self.ray
         if not units:
             return
