@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -241,14 +242,10 @@ def test_a_lost_node_loses_no_unit(
             (tmp_path / "open").touch()
 
     execute(Toy(), folder, engine, on_event=follow)
-    (lost,) = [event for event in events if isinstance(event, Lost)]
-    assert lost.reason.startswith("lost with its worker (")
-    assert lost.reason.endswith("); it is run again, 1 of at most 3 times")
-    assert Counter(type(event) for event in events if not isinstance(event, Progress)) == {
-        Started: 3,
-        Lost: 1,
-        Finished: 2,
-    }
+    lost = [event for event in events if isinstance(event, Lost)]
+    assert re.fullmatch(r"lost with its worker \(\w+\); it is run again, 1 of at most 3 times", lost[0].reason)
+    assert len({event.unit for event in lost}) == 1
+    assert folder.unfinished() == ()
     assert capsys.readouterr().out == ""  # which may be JSON's; Ray has words of its own for a node that dies
     local, _ = run(tmp_path / "local", config, seeds=(1,))
     assert metrics(local) == {unit: record["metrics"] for unit in folder.units if (record := folder.record(unit))}
@@ -257,7 +254,8 @@ def test_a_lost_node_loses_no_unit(
 def test_a_unit_that_is_lost_again_and_again_fails(
     engine: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("throughline.lab.engines.ray.AGAIN", 1)
+    monkeypatch.setattr(ray_engine, "AGAIN", 1)
+    monkeypatch.setattr(ray_engine, "REST", 0.5)
     folder, _ = start(tmp_path, Config(note="orphan"), seeds=(0,), arms=("plain",))
     events: list[Event] = []
     execute(Toy(), folder, engine, on_event=events.append)

@@ -19,6 +19,7 @@ CLAIM = pickle.dumps(Toy())
 
 def test_the_points_of_a_second_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(worker, "INTERVAL", 600.0)
     folder, _ = start(tmp_path / "runs", Config())
     unit = Unit("plain", 0)
     said: list[Started | Progress] = []

@@ -9,7 +9,8 @@ import os
 import pickle
 import re
 import socket
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -30,6 +31,7 @@ __all__ = ["Cluster", "connect"]
 
 INTERVAL = 0.25  # seconds between two looks into the mailbox
 AGAIN = 3  # times that a unit is run again when its worker is lost
+REST = 5.0  # seconds before the first of them, twice as many before the next: a cluster is slow to see a node's death
 PATIENCE = 10.0  # seconds in which the port of a cluster must answer
 
 
@@ -104,15 +106,22 @@ class Cluster:
         task, mailbox = _task(ray), _mailbox(ray)
         needs = {"num_cpus": run.manifest["threads"], "num_gpus": _gpus(run.manifest["config"].get("device", "cpu"))}
         pickled = pickle.dumps(claim)
-        waiting, flying, tries = deque(units), dict[Any, Unit](), Counter[Unit]()
+        waiting = dict.fromkeys(units, 0.0)  # until when
+        flying: dict[Any, Unit] = {}
+        tries = Counter[Unit]()
         try:
             while waiting or flying:
-                while waiting and len(flying) < (self.jobs or len(units)):
-                    unit = waiting.popleft()
+                ready = [unit for unit, until in waiting.items() if until <= time.monotonic()]
+                for unit in ready[: (self.jobs or len(units)) - len(flying)]:
+                    del waiting[unit]
                     tries[unit] += 1
                     call = task.options(name=f"{run.paper} {unit.name}", **needs)
                     flying[call.remote(pickled, run.manifest, tuple(unit), tries[unit], files, mailbox)] = unit
-                done, _ = ray.wait(list(flying), timeout=INTERVAL)
+                done = []
+                if flying:
+                    done, _ = ray.wait(list(flying), timeout=INTERVAL)
+                else:
+                    time.sleep(INTERVAL)
                 for letter in ray.get(mailbox.take.remote()):
                     attempt, event = pickle.loads(letter)
                     if attempt == tries[event.unit]:  # and not of a node that was given up, and lives
@@ -120,7 +129,7 @@ class Cluster:
                 for ref in done:
                     event = self._receive(run, ref, flying.pop(ref), tries)
                     if isinstance(event, Lost):
-                        waiting.append(event.unit)
+                        waiting[event.unit] = time.monotonic() + REST * 2 ** (tries[event.unit] - 1)
                     yield event
         except ConnectionError as error:
             flying.clear()
