@@ -78,7 +78,7 @@ class Cluster:
 
     def __init__(self, ray: ModuleType, jobs: int | None, say: Callable[[str], None], *, started: bool) -> None:
         self.ray, self.jobs, self.say, self.started = ray, jobs, say, started
-        self.shipped: dict[str, list[Any]] = {}  # by digest, a reference to the files, or nothing for a registry key
+        self.shipped: dict[Source, list[Any]] = {}  # a reference to the files, or nothing for a registry key
         nodes = self._nodes()
         count = sum(int(node.get("CPU", 0)) for node in nodes)
         say(f"on a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)} with {count} cores")
@@ -164,10 +164,10 @@ class Cluster:
     def _ship(self, source: Source | None) -> list[Any]:
         if source is None:
             return []
-        if source.digest not in self.shipped:
+        if source not in self.shipped:
             files = pack(source)
-            self.shipped[source.digest] = [] if files is None else [self.ray.put(files)]
-        return self.shipped[source.digest]
+            self.shipped[source] = [] if files is None else [self.ray.put(files)]
+        return self.shipped[source]
 
 
 def _task(ray: ModuleType) -> Any:
