@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from benchmarks.report import put
-from throughline.lab import Beats, Claim, Log
+from benchmarks.short import Config, Short
 from throughline.lab.engines import Engine
 from throughline.lab.engines.local import Local, cores
 from throughline.lab.engines.ray import connect
@@ -22,26 +22,6 @@ from throughline.lab.runner import Event, execute, open_run, plan
 from throughline.lab.unit import Finished
 
 FEW = 50  # so few short units are quicker without a cluster
-
-
-@dataclass(frozen=True)
-class Config:
-    seconds: float = 0.1
-
-
-class Short(Claim):
-    """A unit takes as long as it is told."""
-
-    paper = "groco"  # any paper of the catalogue will do
-    arms = ("busy",)
-    checks = (Beats("x", "busy", over="busy"),)
-    scales = {"laptop": Config()}
-
-    def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        end = time.perf_counter() + config.seconds
-        while time.perf_counter() < end:
-            pass
-        return {"x": 0.0}
 
 
 @dataclass(frozen=True)
