@@ -33,6 +33,7 @@ docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
 
 bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
 	$(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER))
+	$(if $(CHOSEN),,$(BIN)/python -m benchmarks.engines)
 
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'

@@ -107,7 +107,7 @@ class Result:
 
 def papers() -> list[str]:
     """The slugs that have a benchmark file."""
-    own = {"__init__", "__main__", "harness", "report"}
+    own = {"__init__", "__main__", "engines", "harness", "report", "short", "spread"}
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.py") if path.stem not in own)
 
 

@@ -3,13 +3,16 @@
 import dataclasses
 import datetime
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.harness import Result, Spread
 
-__all__ = ["page", "record", "table"]
+__all__ = ["page", "put", "record", "table"]
+
+CLUSTER = Path(__file__).parents[1] / "docs" / "cluster.md"
 
 COLUMNS = ("case", "ours", "peer", "ours / peer (10–90 %)", "bar", "peak memory", "share of the floor", "held")
 
@@ -84,6 +87,14 @@ def record(result: Result) -> dict[str, Any]:
         "share": result.share,
         "held": result.held,
     }
+
+
+def put(name: str, lines: Iterable[str], page: Path = CLUSTER) -> None:
+    """Write ``lines`` between the comments ``name`` and ``/name`` of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- /{name} -->")
+    text = "".join(f"{line}\n" for line in lines)
+    page.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->{after}", encoding="utf-8")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from tests.forks import FORKS
 
-from throughline.lab import runner
+from throughline.lab.engines import local
 
 settings.register_profile("throughline", deadline=None, derandomize=True)
 settings.load_profile("throughline")
@@ -17,5 +17,5 @@ settings.load_profile("throughline")
 @pytest.fixture(scope="session", autouse=True)
 def units_are_forks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "get_context", lambda method: FORKS)
+        patch.setattr(local, "get_context", lambda method: FORKS)
         yield

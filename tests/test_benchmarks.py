@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.harness import Case, Result, Spread, cases, compare, papers, peak_bytes
-from benchmarks.report import duration, page, record, size
+from benchmarks.report import duration, page, put, record, size
+from benchmarks.spread import finish, units
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from throughline import catalog
 
@@ -153,6 +157,37 @@ def test_the_exit_status_tells_of_a_missed_bar(monkeypatch: pytest.MonkeyPatch, 
 
 def test_every_paper_with_parts_is_benchmarked() -> None:
     assert papers() == sorted(entry.slug for entry in catalog.papers() if entry.has_parts)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 3))
+def test_longest_first_is_near_the_best_there_is(seconds: list[int], cores: int) -> None:
+    loads = (
+        [sum(s for s, c in zip(seconds, to, strict=True) if c == k) for k in range(cores)]
+        for to in (product(range(cores), repeat=len(seconds)))
+    )
+    best = min(map(max, loads))
+    assert (
+        best <= finish(sorted(seconds, reverse=True), cores) <= (4 / 3 - 1 / (3 * cores)) * best + 1e-9
+    )  # Graham 1969
+    assert finish(seconds, cores) <= (2 - 1 / cores) * best + 1e-9  # Graham 1966, in any order
+    assert finish(seconds, 1) == sum(seconds)
+
+
+def test_what_was_not_measured_repeats_what_was() -> None:
+    times = {"a": {"x": [1.0, 2.0], "y": [3.0]}, "b": {"z": [5.0]}}
+    found = [round(second - 2.0) for second in units(times)]
+    assert len(found) == 55 * 10 * 3
+    assert found[:30] == [1, 2] * 5 + [3] * 10 + [1, 2] * 5
+    assert found[30:60] == [5] * 30
+    assert found[60:90] == found[:30]
+
+
+def test_a_table_is_put_where_the_page_wants_it(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A\n<!-- one -->\nold\n<!-- /one -->\nb\n", encoding="utf-8")
+    for _ in range(2):
+        put("one", ["| x |", "|---|"], page)
+        assert page.read_text(encoding="utf-8") == "# A\n<!-- one -->\n| x |\n|---|\n<!-- /one -->\nb\n"
 
 
 ALL = [pytest.param(case, id=f"{slug}: {case.name}") for slug in papers() for case in cases(slug)]

@@ -19,6 +19,7 @@ import throughline.session
 from throughline.cli import main
 from throughline.data import Source
 from throughline.errors import ThroughlineError
+from throughline.lab.engines import Engine
 from throughline.lab.runner import Event, Started
 from throughline.lab.store import Run, Unit
 from throughline.lab.unit import Finished, Progress
@@ -79,6 +80,9 @@ BAD = [
     (["run", "groco", "--set", "steps"], "'steps' is not of the form key=value"),
     (["run", "groco", "--jobs", "0"], "0 is not in the range x>=1"),
     (["run", "groco", "--jobs", "4096"], "this machine has"),
+    (["run", "groco", "--engine", "slurm"], "--engine wants local, ray, ray://host:port or host:port, got 'slurm'"),
+    (["run", "groco", "--engine", "ray://head"], "got 'ray://head'"),
+    (["run", "--like", "half.json", "--engine", ""], "--engine wants local, ray"),
     (["run", "groco", "--threads", "4096"], "is more than the"),
     (["run", "groco", "--data", "nowhere.csv"], "nowhere.csv"),
     (["run", "groco", "--data", "."], "wants a table"),
@@ -135,6 +139,28 @@ def test_a_missing_extra_says_how_to_install_it(toy: Path, monkeypatch: pytest.M
     result = call("run", "groco", "--tensorboard", "curves")
     assert result.exit_code == 2
     assert 'tensorboard is not installed; pip install "throughline[tensorboard]"' in result.output
+
+
+@pytest.mark.parametrize("words", [["groco"], ["--like", "stranger.json"]], ids=" ".join)
+def test_a_missing_ray_is_said_before_any_work(toy: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "grpc", ModuleType("grpc"))
+    for engine in ("ray", "10.0.0.7:6379"):
+        result = call("run", *words, "--engine", engine)
+        assert result.exit_code == 2
+        cure = 'pip install "throughline[cluster]"'
+        assert result.output == f"Error: --engine {engine}: not installed: ray; {cure}\n"
+
+
+def test_a_cluster_that_is_not_there_is_said(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    for engine in ("ray", "127.0.0.1:9", "ray://127.0.0.1:9"):
+        result = call("run", "groco", "--engine", engine)
+        assert result.exit_code == 2
+        assert "Error: --engine: no Ray cluster answers at " in result.output
+        assert result.output.endswith("Connection refused); `ray start --head` starts one\n")
+    assert not list(toy.glob("runs/*"))
 
 
 def test_a_full_disk_is_said_and_the_run_is_incomplete(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +224,7 @@ def test_from_command_to_verdict_and_back(toy: Path) -> None:
 def quick(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy claim, with units that are not computed: their events and results come at once."""
 
-    def instead(claim: Any, run: Run, *, jobs: int, on_event: Callable[[Event], None]) -> None:
+    def instead(claim: Any, run: Run, engine: Engine, *, on_event: Callable[[Event], None]) -> None:
         for unit in run.units:
             gain = (unit.arm == "shifted") * (1 + unit.seed % 2 / 64)
             values = {"mean": unit.seed + gain, "spread": 1.0, "seconds": 7.0}
@@ -344,6 +370,7 @@ def test_an_interrupt_ends_with_three_from_the_first_moment(quick: Path, monkeyp
         ["run", "groco", "--seeds", "x"],
         ["run", "groco", "--seeds", "4294967296,0"],
         ["run", "groco", "--threads", "1000"],
+        ["run", "groco", "--engine", "rai"],
         ["run", "groco", "--target", "y"],
         ["run", "groco", "--data", "nothing.csv"],
     ],

@@ -10,7 +10,7 @@ from tests.lab.toys import Config, Toy
 from throughline.display import Display
 from throughline.lab.runner import SetAside, Started, open_run, plan
 from throughline.lab.store import Unit
-from throughline.lab.unit import Failed, Finished, Progress
+from throughline.lab.unit import Failed, Finished, Lost, Progress
 
 FIRST, SECOND, THIRD = Unit("plain", 0), Unit("shifted", 0), Unit("plain", 1)
 
@@ -65,6 +65,18 @@ def test_the_table_follows_the_events(tmp_path: Path, clock: Clock) -> None:
         assert table(shown)[1] == "plain 0.1235 –"
     assert "shifted, seed 0 failed: ValueError: no luck (traceback: there.txt)" in stream.getvalue()
     assert "plain, seed 0: mean" not in stream.getvalue()
+
+
+def test_a_lost_unit_waits_again(tmp_path: Path, clock: Clock) -> None:
+    shown, stream = display(tmp_path, terminal=False)
+    for event in (Started(FIRST), Progress(FIRST, [], 0.5), Lost(FIRST, "lost with its worker")):
+        shown(event)
+    assert table(shown)[1] == "plain · ·"
+    shown(Started(FIRST))
+    clock.now += 2.0
+    shown(Finished(FIRST, {"mean": 1.0}, 1.0))
+    assert stream.getvalue().splitlines()[0] == "[0/4] groco plain, seed 0: lost with its worker"
+    assert table(shown)[1] == "plain 1 ·"
 
 
 def test_more_jobs_leave_less_time(tmp_path: Path, clock: Clock) -> None:

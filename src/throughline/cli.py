@@ -159,6 +159,13 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--positive", help="With tables of two classes: the one to be found.  [default: the rarer]")
 @click.option("--size", type=click.IntRange(1), help="With images: their side in pixels (of the sensor, where one is).")
 @click.option("--jobs", type=click.IntRange(1), help="Units at once.  [default: as many as the cores allow]")
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="Where units run: local, ray (the cluster of RAY_ADDRESS, or one started here), ray://host:port, host:port.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each unit.")
 @runs_folder
 @click.option("--resume/--fresh", default=None, help="Go on with a run, or start anew.  [default: resume unfinished]")

@@ -14,7 +14,7 @@ from throughline.lab.claim import Claim
 from throughline.lab.runner import Event, SetAside, Started
 from throughline.lab.sinks import Sink
 from throughline.lab.store import Run, Unit
-from throughline.lab.unit import Failed, Finished, Progress
+from throughline.lab.unit import Failed, Finished, Lost, Progress
 
 __all__ = ["Display", "duration"]
 
@@ -52,6 +52,9 @@ class Display:
                 self.running[unit] = (self.running[unit][0], done)
                 for step, values in points:
                     self._send(unit, step, values)
+            case Lost(unit, reason):
+                self.running.pop(unit, None)
+                self._say(f"{unit.arm}, seed {unit.seed}: {reason}", always=True)
             case Finished(unit, metrics, _):
                 started = self.running.pop(unit, None)
                 self.metrics[unit] = metrics

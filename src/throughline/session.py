@@ -4,10 +4,9 @@ import dataclasses
 import difflib
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import chdir
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, chdir, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
 from throughline.lab.claim import Claim
-from throughline.lab.config import check_device, override
+from throughline.lab.config import override
+from throughline.lab.engines import LOCAL, Engine, check_engine
+from throughline.lab.engines.local import Local
 from throughline.lab.extras import needed
 from throughline.lab.finding import find_claim
 from throughline.lab.results import Judgement, Results, judge, stored_config, summary
@@ -50,6 +51,7 @@ class Request:
     positive: str | None = None
     jobs: int | None = None
     threads: int = 1
+    engine: str = "local"
     out: Path = Path("runs")
     resume: bool | None = None
     tensorboard: Path | None = None
@@ -71,7 +73,9 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
     anything heavy is imported.
     """
     parse_seeds(request.seeds, 1)
-    _jobs(request, request.threads)
+    check_engine(request.engine)
+    if request.engine == LOCAL:
+        _jobs(request, request.threads)
     source = None
     if request.data is not None:
         source = Source.of(str(request.data), request.target, request.size, positive=request.positive)
@@ -91,15 +95,17 @@ def run_claims(slugs: Sequence[str], request: Request, *, as_json: bool = False)
         seeds = parse_seeds(request.seeds, claim.seeds[request.scale])
         planned.append((slug, claim, config, arms, seeds))
     ended = []
-    for slug, claim, config, arms, seeds in planned:
-        command = command_line(["run", *_words(slug, request, arms, seeds)])
-        manifest = plan(claim, request.scale, config, arms, seeds, threads=request.threads, command=command)
-        ended.append(_work(claim, config, manifest, request, as_json)[0])
+    with _engine(request, request.threads) as engine:
+        for slug, claim, config, arms, seeds in planned:
+            command = command_line(["run", *_words(slug, request, arms, seeds)])
+            manifest = plan(claim, request.scale, config, arms, seeds, threads=request.threads, command=command)
+            ended.append(_work(claim, config, manifest, request, engine, as_json)[0])
     return ended
 
 
 def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     """Repeat the unit, or the whole run, whose JSON lies at ``path``; for a unit, compare the numbers."""
+    check_engine(request.engine)
     stored = read_json(path)
     claim = find_claim(stored.get("claim") or stored["paper"])
     config = stored_config(claim, stored)
@@ -112,7 +118,8 @@ def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     command = command_line(["run", "--like", str(path)])
     manifest = plan(claim, stored["scale"], config, arms, seeds, threads=stored["threads"], command=command)
     request = dataclasses.replace(request, resume=request.resume or False)
-    ended, results = _work(claim, config, manifest, request, as_json, quiet=single)
+    with _engine(request, stored["threads"]) as engine:
+        ended, results = _work(claim, config, manifest, request, engine, as_json, quiet=single)
     if not single:
         return ended
     record = results.records.get(Unit(arms[0], seeds[0]))
@@ -158,30 +165,42 @@ def parse_seeds(text: str | None, default: int) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def _engine(request: Request, threads: int) -> AbstractContextManager[Engine]:
+    if request.engine == LOCAL:
+        return nullcontext(Local(_jobs(request, threads)))
+    from throughline.lab.engines.ray import connect
+
+    return connect(None if request.engine == "ray" else request.engine, request.jobs, say=_say)
+
+
 def _work(
-    claim: Claim, config: Any, manifest: dict[str, Any], request: Request, as_json: bool, *, quiet: bool = False
+    claim: Claim,
+    config: Any,
+    manifest: dict[str, Any],
+    request: Request,
+    engine: Engine,
+    as_json: bool,
+    *,
+    quiet: bool = False,
 ) -> tuple[Ended, Results]:
     from throughline.report import write_report  # here: Matplotlib would keep the answer to a typo waiting
 
-    progress = Console(stderr=True)
-    say = partial(progress.print, markup=False, highlight=False, soft_wrap=True)
-    jobs = _jobs(request, manifest["threads"])
+    jobs = engine.room(config, manifest["threads"])
     sinks = {f"--sink {name}": find_sink(name) for name in request.sink_names}
     if request.tensorboard is not None:
         sinks["--tensorboard"] = tensorboard(request.tensorboard)
-    check_device(config)
-    _read(claim, config, say)
-    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=say)
+    _read(claim, config)
+    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=_say)
     if resumed:
         done = len(run.units) - len(run.unfinished())
-        say(f"resuming {run.folder}: {done} of {len(run.units)} units are done")
+        _say(f"resuming {run.folder}: {done} of {len(run.units)} units are done")
     for arm, about in claim.about().items():
         if about and arm in run.manifest["arms"]:
-            say(f"  {arm:24} {about}")
-    display = Display(claim, run, jobs, progress, sinks)
+            _say(f"  {arm:24} {about}")
+    display = Display(claim, run, jobs, Console(stderr=True), sinks)
     try:
         with display.showing():
-            execute(claim, run, jobs=jobs, on_event=display)
+            execute(claim, run, engine, on_event=display)
     except KeyboardInterrupt:
         left = len(run.unfinished())
         message = f"interrupted; {left} of {len(run.units)} units are left, the same command goes on from here"
@@ -195,18 +214,22 @@ def _work(
     return Ended(judgement.exit_code, {**summary(results, judgement), "report": str(page)}), results
 
 
-def _read(claim: Claim, config: Any, say: Callable[[str], None]) -> None:
+def _read(claim: Claim, config: Any) -> None:
     """Let a claim fetch and check what its units will need, and say what of the user's own data is read."""
     source = getattr(config, "data", None)
     with chdir("."), warnings.catch_warnings(record=True) as caught:  # back to where the user is, whatever a claim does
         warnings.simplefilter("always", UserWarning)
         if source is not None:
-            say(f"reading {source.described(next(kind for kind in claim.accepts if kind in source.kinds))}")
+            _say(f"reading {source.described(next(kind for kind in claim.accepts if kind in source.kinds))}")
         claim.prepare(config)
         if source is not None:
             source.check_unchanged()
     for remark in dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning):
-        say(f"note: {remark}")
+        _say(f"note: {remark}")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class InterruptedRun(ThroughlineError):

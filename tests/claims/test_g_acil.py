@@ -18,6 +18,7 @@ from throughline.claims.g_acil.claim import AnalyticStream
 from throughline.claims.g_acil.training import batches, histogram
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
+from throughline.lab.engines.local import Local
 from throughline.lab.results import Results, judge
 from throughline.lab.runner import execute, open_run, plan
 from throughline.lab.store import Run, Unit
@@ -235,7 +236,7 @@ def stored(folder: Path, arms: tuple[str, ...], seeds: tuple[int, ...]) -> Run:
 
 
 def test_runs_through_the_lab_with_the_numbers_of_a_plain_call(tmp_path: Path) -> None:
-    execute(CLAIM, store := stored(tmp_path, ("gacil",), (0,)), jobs=1)
+    execute(CLAIM, store := stored(tmp_path, ("gacil",), (0,)), Local(1))
     results = Results(CLAIM, store, SMOKE)
     assert not results.missing
     metrics, notes = run("gacil")

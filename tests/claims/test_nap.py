@@ -26,6 +26,7 @@ from throughline.claims.nap.training import GRID, surfaces, trained
 from throughline.claims.shared import svm_tables
 from throughline.data import DataError, Source
 from throughline.errors import ThroughlineError
+from throughline.lab.engines.local import Local
 from throughline.lab.results import Results, judge
 from throughline.lab.runner import execute, open_run, plan
 from throughline.lab.store import Run, Unit
@@ -427,7 +428,7 @@ def stored(folder: Path, arms: tuple[str, ...], seeds: tuple[int, ...]) -> Run:
 
 
 def test_runs_through_the_lab_with_the_numbers_of_a_plain_call(tmp_path: Path) -> None:
-    execute(CLAIM, store := stored(tmp_path, ("nap",), (0,)), jobs=1)
+    execute(CLAIM, store := stored(tmp_path, ("nap",), (0,)), Local(1))
     results = Results(CLAIM, store, SMOKE)
     assert not results.missing
     metrics, notes = run("nap")

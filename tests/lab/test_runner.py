@@ -9,41 +9,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from multiprocessing import Pipe, get_context
-from multiprocessing.context import BaseContext
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.lab.runs import ARMS, metrics, run, start
 from tests.lab.toys import Config, Toy
 
 from throughline.data import Source
 from throughline.errors import ThroughlineError
 from throughline.lab import Log, judge, runner
 from throughline.lab import unit as unit_module
+from throughline.lab.engines.local import Local
 from throughline.lab.results import Results, summary
-from throughline.lab.runner import Event, SetAside, execute, open_run, pending, plan
+from throughline.lab.runner import Event, SetAside, execute, pending, plan
 from throughline.lab.store import Run, Unit, age, code_version, find_run, unit_key, write_atomically
 from throughline.lab.unit import Failed, Finished, Progress, run_unit
-
-ARMS = ("plain", "shifted")
-
-
-def start(
-    root: Path, config: Config, *, seeds: tuple[int, ...] = (0, 1), arms: tuple[str, ...] = ARMS, **options: Any
-) -> tuple[Run, bool]:
-    command = f"throughline run groco --seeds {','.join(map(str, seeds))}"
-    manifest = plan(Toy(), "laptop", config, arms, seeds, threads=1, command=command)
-    return open_run(root, manifest, **options)
-
-
-def run(root: Path, config: Config, *, jobs: int = 2, **options: Any) -> tuple[Results, list[Event]]:
-    events: list[Event] = []
-    folder, _ = start(root, config, **options)
-    execute(Toy(), folder, jobs=jobs, on_event=events.append)
-    return Results(Toy(), folder, config), events
 
 
 def unit_here(monkeypatch: pytest.MonkeyPatch, folder: Run, unit: Unit) -> list[Progress | Finished | Failed]:
@@ -58,10 +42,6 @@ def unit_here(monkeypatch: pytest.MonkeyPatch, folder: Run, unit: Unit) -> list[
         while True:
             said.append(ours.recv())
     return said
-
-
-def metrics(results: Results) -> dict[Unit, dict[str, float]]:
-    return {unit: record["metrics"] for unit, record in results.records.items()}
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +80,6 @@ def test_jobs_and_order_do_not_change_the_numbers(finished: tuple[Results, list[
     assert other.run.manifest["key"] == finished[0].run.manifest["key"]
 
 
-def test_units_are_spawned(
-    finished: tuple[Results, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As they are for a user: from nothing, and with the same numbers."""
-    asked = []
-
-    def spawned(method: str) -> BaseContext:
-        asked.append(method)
-        return get_context(method)
-
-    monkeypatch.setattr(runner, "get_context", spawned)
-    other, _ = run(tmp_path, Config(), seeds=(0,))
-    assert asked == ["spawn"]
-    assert metrics(other) == {unit: found for unit, found in metrics(finished[0]).items() if unit.seed == 0}
-
-
 def test_a_unit_that_raises_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     results, events = run(tmp_path, Config(note="raise"))
     (failure,) = [event for event in events if isinstance(event, Failed)]
@@ -125,13 +89,6 @@ def test_a_unit_that_raises_is_reported_and_the_others_go_on(tmp_path: Path) -> 
     judgement = judge(results)
     assert (judgement.verdict, judgement.exit_code) == ("incomplete", 3)
     assert "plain-1" in judgement.why
-
-
-def test_a_unit_that_is_killed_is_reported_too(tmp_path: Path) -> None:
-    results, events = run(tmp_path, Config(note="die"))
-    (failure,) = [event for event in events if isinstance(event, Failed)]
-    assert "exit code -9" in failure.reason
-    assert len(results.records) == 3
 
 
 def stored(root: Path, config: Config, **options: Any) -> Run:
@@ -312,11 +269,11 @@ def test_a_corrupted_result_is_set_aside_and_computed_again(tmp_path: Path, dama
 def test_killing_the_parent_loses_no_finished_unit(tmp_path: Path) -> None:
     """kill -9 in the middle: what was stored stays, the children end, and the rest is computed later."""
     script = (
-        "from pathlib import Path; from tests.lab.test_runner import run, Config\n"
+        "from pathlib import Path; from tests.lab.runs import run; from tests.lab.toys import Config\n"
         f"if __name__ == '__main__': run(Path({str(tmp_path)!r}), Config(note='slow'), jobs=2)"
     )
     (tmp_path / "go.py").write_text(script)
-    here = {**os.environ, "PYTHONPATH": os.getcwd()}
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")], env=here, start_new_session=True)
     deadline = time.monotonic() + 90
     while len(list(tmp_path.glob("groco/*/units/*.json"))) < 2 and time.monotonic() < deadline:
@@ -344,7 +301,7 @@ def test_two_processes_do_not_compute_one_run(tmp_path: Path) -> None:
     with FileLock(folder.folder / ".lock"):
         assert start(tmp_path, Config())[0].folder != folder.folder
         with pytest.raises(ThroughlineError, match="is being computed by another process"):
-            execute(Toy(), folder, jobs=1)
+            execute(Toy(), folder, Local(1))
 
 
 def test_the_summary_is_plain_json(finished: tuple[Results, list[Event]]) -> None:
@@ -519,16 +476,6 @@ def test_a_unit_that_succeeds_at_last_has_no_traceback(tmp_path: Path, monkeypat
     assert progress[0].done == pytest.approx(1 / 3)  # the first of three steps is done
     assert isinstance(progress[-1], Progress)
     assert progress[-1].done == 1.0
-
-
-def test_variables_are_set_for_the_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    before = dict(os.environ)
-    with runner._environment(3):
-        assert {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
-        assert os.environ["PYTHONHASHSEED"] == "0"
-    assert dict(os.environ) == before
 
 
 def judged(folder: Run) -> tuple[str, int]:

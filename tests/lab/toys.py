@@ -30,6 +30,11 @@ class Config:
     data: Source | None = None
 
 
+@dataclass(frozen=True)
+class OnDevice(Config):
+    device: str = "cuda"
+
+
 class Toy(Claim):
     """A shifted mean is larger than a plain one."""
 
@@ -49,12 +54,17 @@ class Toy(Claim):
             raise ValueError("no luck\non two lines")
         if config.note == "die" and (arm, seed) == ("plain", 1):
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.note == "orphan":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
         if config.note == "away":
             os.chdir("/")
         if config.note == "stray":
             raise ThroughlineError("caf\udce9.png: cannot be read")
         if config.note == "slow" and seed > 0:
             time.sleep(60)
+        while config.note == "gate" and seed > 0 and not Path(config.marks, "open").exists():
+            time.sleep(0.05)
         print("a unit may print", file=sys.stderr)  # noqa: T201 - what a unit prints must not reach the terminal
         x = torch.randn(50)
         for step in range(config.steps):
@@ -62,6 +72,8 @@ class Toy(Claim):
         log.keep(x=x, grid=np.eye(2))
         drawn = random.random() + np.random.rand()  # noqa: NPY002 - the seeding of the global generators is what is tested
         shift = config.shift + 0.01 * torch.randn(()).item() if arm == "shifted" else 0.0
+        if config.data is not None:
+            log.keep(rows=config.data.table().x)
         return {
             "mean": x.mean().item() + shift,
             "spread": x.std().item(),
@@ -74,3 +86,12 @@ class Toy(Claim):
         from throughline.lab.plots import paired_dots  # here, so that units start without matplotlib
 
         return {"The means": paired_dots(results, "mean")}
+
+
+class Seeing(Toy):
+    """A unit tells which GPUs it may see."""
+
+    scales = {"laptop": OnDevice()}
+
+    def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
+        return {"gpu": float(os.environ.get("CUDA_VISIBLE_DEVICES") or "nan")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from throughline.data.simulations import Simulation
     from throughline.data.videos import LabelledVideo
 
-__all__ = ["KINDS", "Kind", "Source"]
+__all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
     "table", "binary", "planar", "text", "images", "tables", "simulation", "videos"
@@ -76,7 +76,7 @@ class Source:
             raise DataError(f"{place}: an image size must be a positive number of pixels, got {size}")
         registered = not Path(path).expanduser().exists()
         name = os.fspath(path) if registered else str(place.resolve())
-        return cls(name, target, size, positive=positive, digest=_digest(place))
+        return cls(name, target, size, positive=positive, digest=content_digest(place))
 
     def check_unchanged(self) -> None:
         """Compare the content with the digest.
@@ -84,7 +84,7 @@ class Source:
         Raises:
             DataError: it is another content, or gone.
         """
-        if self.digest and _digest(resolve(self.path)) != self.digest:
+        if self.digest and content_digest(resolve(self.path)) != self.digest:
             raise DataError(
                 f"{self.path}: its content is not what the run was started with; restore it, or start a run of the new "
                 "content with the same command"
@@ -189,18 +189,21 @@ class Source:
         return image_folder(self.path, size=self.size)
 
 
-def _digest(place: Path) -> str:
-    return tree_digest(place) if place.is_dir() else sha256(place)
-
-
-def tree_digest(folder: Path) -> str:
-    """Return the SHA-256 over the ``sha256sum`` lines of all files, hidden ones apart, in byte order of their paths."""
-    lines = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        lines += [Path(parent, name) for name in files if not name.startswith(".")]
-    named = sorted((os.fsencode(f"./{file.relative_to(folder).as_posix()}"), file) for file in lines)
+def content_digest(place: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder over the ``sha256sum`` lines of `files_of` it in byte order."""
+    if not place.is_dir():
+        return sha256(place)
+    named = sorted((os.fsencode(f"./{file.relative_to(place).as_posix()}"), file) for file in files_of(place))
     total = hashlib.sha256()
     for name, file in named:
         total.update(sha256(file).encode() + b"  " + name + b"\n")
     return total.hexdigest()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return all files in and below a folder that count: hidden ones, and what is in hidden folders, do not."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return found

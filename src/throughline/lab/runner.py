@@ -1,38 +1,28 @@
-"""Runs the units of a claim: a spawned process each, several at once, resumed where a run broke off."""
+"""Runs the units of a claim on an engine, resumed where a run broke off."""
 
 import dataclasses
-import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from json import dumps
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from throughline.errors import ThroughlineError
+from throughline.lab import engines
 from throughline.lab.claim import Claim
+from throughline.lab.engines.local import cores
 from throughline.lab.finding import source_version
-from throughline.lab.store import Run, Unit, age, code_version, new_run, write_atomically
-from throughline.lab.unit import Failed, Finished, Progress, run_unit
+from throughline.lab.store import Run, Unit, age, code_version, new_run
+from throughline.lab.unit import Finished, Started
 
 __all__ = ["Event", "SetAside", "Started", "command_line", "cores", "execute", "open_run", "pending", "plan"]
-
-
-class Started(NamedTuple):
-    """A unit's process has been started."""
-
-    unit: Unit
 
 
 class SetAside(NamedTuple):
@@ -43,8 +33,7 @@ class SetAside(NamedTuple):
     reason: str
 
 
-Event = Started | Progress | Finished | Failed | SetAside
-Running = dict[Connection, tuple[SpawnProcess, Unit]]
+Event = engines.Event | SetAside
 
 
 def plan(
@@ -103,49 +92,13 @@ def open_run(
     return new_run(root, manifest), False
 
 
-def execute(claim: Claim, run: Run, *, jobs: int, on_event: Callable[[Event], None] = lambda _: None) -> None:
-    """Run every unit that has no result yet, ``jobs`` at a time; a unit that fails is reported and the others go on."""
-    with _locked(run):
-        waiting = list(pending(run, on_event))
-        threads = int(run.manifest["threads"])
-        context = get_context("spawn")
-        running: Running = {}
-        try:
-            with _environment(threads):
-                while waiting or running:
-                    while waiting and len(running) < jobs:
-                        unit = waiting.pop(0)
-                        ours, theirs = context.Pipe(duplex=False)
-                        job = (claim, run.folder, unit, threads, theirs)
-                        process = context.Process(target=run_unit, args=job)
-                        with _deaf_to_interrupts():  # Ctrl-C reaches the parent alone, which ends its children
-                            process.start()
-                        theirs.close()
-                        running[ours] = (process, unit)
-                        on_event(Started(unit))
-                    for pipe in wait(list(running)):
-                        assert isinstance(pipe, Connection)
-                        _receive(run, running, pipe, on_event)
-        finally:
-            for process, _ in running.values():
-                process.kill()
-                process.join()
-
-
-def _receive(run: Run, running: Running, pipe: Connection, on_event: Callable[[Event], None]) -> None:
-    process, unit = running[pipe]
-    try:
-        message = pipe.recv()
-    except (EOFError, OSError):  # the process died without a word: killed, out of memory, a crash in native code
-        process.join()
-        reason = f"its process ended with exit code {process.exitcode} and no result"
-        write_atomically(run.file(unit, "txt"), reason + "\n")
-        message = Failed(unit, reason, run.file(unit, "txt"))
-    on_event(message)
-    if isinstance(message, Finished | Failed):
-        process.join()
-        pipe.close()
-        del running[pipe]
+def execute(
+    claim: Claim, run: Run, engine: engines.Engine, *, on_event: Callable[[Event], None] = lambda _: None
+) -> None:
+    """Let ``engine`` compute every unit that has no result yet."""
+    with _locked(run), closing(engine.compute(claim, run, tuple(pending(run, on_event)))) as events:
+        for event in events:
+            on_event(event)
 
 
 def pending(run: Run, on_event: Callable[[Event], None]) -> Iterator[Unit]:
@@ -183,32 +136,6 @@ def _busy(run: Run) -> bool:
         return True
 
 
-@contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """Variables that a process reads when it starts, so they are set before it does."""
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    wanted = {**counts, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_DETERMINISTIC": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _without_path(values: dict[str, Any]) -> dict[str, Any]:
     data = values.get("data")  # the user's data counts by its content, wherever it lies
     return values if not data else {**values, "data": {k: v for k, v in data.items() if k != "path"}}
@@ -238,11 +165,6 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command_line(arguments: Iterable[str]) -> str:

@@ -21,10 +21,16 @@ from throughline.lab.config import check_unchanged, restore
 from throughline.lab.finding import source_version
 from throughline.lab.store import Run, Unit, code_version, write_atomically
 
-__all__ = ["Failed", "Finished", "Progress", "run_unit"]
+__all__ = ["Failed", "Finished", "Lost", "Progress", "Started", "run_unit"]
 
 PROCESS = Path("/proc/self/status")
 INTERVAL = 0.2  # seconds between two messages to the parent
+
+
+class Started(NamedTuple):
+    """A unit's process has been started."""
+
+    unit: Unit
 
 
 class Progress(NamedTuple):
@@ -33,6 +39,13 @@ class Progress(NamedTuple):
     unit: Unit
     points: list[tuple[int, dict[str, float]]]
     done: float | None
+
+
+class Lost(NamedTuple):
+    """A unit was lost with the machine that computed it, and is started again."""
+
+    unit: Unit
+    reason: str
 
 
 class Finished(NamedTuple):
