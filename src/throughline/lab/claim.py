@@ -62,14 +62,9 @@ class Claim:
 
     A subclass names its ``paper``, ``arms`` (the baseline first), ``checks`` and ``scales``, and implements `run`. The
     lab owns everything else: seeds, pairing, processes, checkpoints, timing and statistics.
-
-    Attributes:
-        paper: the paper of the catalogue; of a claim of one's own, the name that its runs are filed under.
-        seeds: how many are run by default, by scale.
-        origin: where `find_claim` found a claim that is not ours; empty for ours.
     """
 
-    paper: ClassVar[str]
+    paper: ClassVar[str]  # of the catalogue; of a claim of one's own, the name that its runs are filed under
     arms: ClassVar[tuple[str, ...]]  # an `Arm` each, so that a reader is told what it does
     context: ClassVar[tuple[str, ...]] = ()  # arms that are run and printed beside the others, without a check
     checks: ClassVar[tuple[Check, ...]]
@@ -78,7 +73,7 @@ class Claim:
     accepts: ClassVar[tuple[Kind, ...]] = ()  # the kinds of --data that it can run on
     quotes: ClassVar[tuple[Quote, ...]] = ()
     notes: ClassVar[str] = ""
-    origin: str = ""
+    origin: str = ""  # where `find_claim` found it, if it is not ours
 
     @classmethod
     def sentence(cls) -> str:
