@@ -29,6 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "board",
     "papers",
     "verdicts",
 ]
@@ -90,7 +91,7 @@ html_theme_options = {
     "footer_end": [],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": [], "start": [], "concepts": [], "own-data": [], "add-a-paper": []}
+html_sidebars = {"index": [], "start": [], "concepts": [], "own-data": [], "own-board": [], "add-a-paper": []}
 
 
 def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
