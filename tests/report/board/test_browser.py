@@ -91,7 +91,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tab(browser: Any) -> Any:
     """One window for all tests, with the list of what its pages said on the console or asked of the network."""
     page, wrong = browser.new_page(), []
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a machine may be busy
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())

@@ -33,10 +33,13 @@ def test_a_ratio_is_drawn_by_its_logarithm() -> None:
     assert wide.estimate == pytest.approx(8 + (WIDTH - 16) / 5, abs=0.01)
 
 
-def test_checks_of_one_metric_share_a_scale() -> None:
+def test_checks_of_one_metric_and_bound_share_a_scale() -> None:
     small, large = check(estimate=0.5), check(estimate=5.0)
     other = check(estimate=0.5, quantity="other: ours − theirs")
-    first, second, third = drawings([small, large, other])
+    near = check(estimate=0.001, low=-0.001, high=0.003, bounds=[-0.01, 0.01])  # beside 5 one would not see its margin
+    first, second, third, fourth = drawings([small, large, other, near])
+    assert fourth is not None
+    assert fourth.bounds == (8, WIDTH - 8)
     assert first is not None
     assert second is not None
     assert third is not None

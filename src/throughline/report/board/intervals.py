@@ -45,10 +45,10 @@ class Scale(NamedTuple):
 
 
 def drawings(checks: Sequence[Check]) -> list[Drawing | None]:
-    """A drawing for each check that has an estimate; checks of one metric, in one row, share a scale."""
+    """A drawing for each check that has an estimate; those of one metric with the same bounds share a scale."""
     drawn: dict[int, Drawing] = {}
     kinds = sorted((_kind(check), place) for place, check in enumerate(checks) if check.estimate is not None)
-    for (_, sign), group in groupby(kinds, key=lambda pair: pair[0]):
+    for (_, sign, _), group in groupby(kinds, key=lambda pair: pair[0]):
         members = {place: checks[place] for _, place in group}
         values = [value for check in members.values() for value in _values(check)]
         scale = Scale.over(values, ratio=sign == "/")
@@ -96,9 +96,9 @@ def _values(check: Check) -> Iterator[float]:
     yield from check.bounds
 
 
-def _kind(check: Check) -> tuple[str, str]:
-    """The metric of a quantity (``m: a − b``, ``m: a / b``, ``m of a``) and what is done to it."""
+def _kind(check: Check) -> tuple[str, str, list[float]]:
+    """The metric of a quantity (``m: a − b``, ``m: a / b``, ``m of a``), what is done to it, and its bounds."""
     metric, colon, arms = check.quantity.partition(": ")
     if not colon:
-        return check.quantity.rpartition(" of ")[0], "of"
-    return metric, "/" if " / " in arms else "−"
+        return check.quantity.rpartition(" of ")[0], "of", check.bounds
+    return metric, "/" if " / " in arms else "−", check.bounds
