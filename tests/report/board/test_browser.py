@@ -286,6 +286,10 @@ def test_it_is_a_plain_table_without_javascript(browser: Any, board: str) -> Non
     assert page.locator("tbody tr").count() == len(FINDINGS)
     assert page.locator("button:visible, input:visible, select:visible").count() == 0
     counted = " ".join(page.locator(".tally").inner_text().split())
+    colors = page.evaluate(
+        "[...document.querySelectorAll('.tally li')].slice(0, 3).map(e => getComputedStyle(e).color)"
+    )
+    assert len({*colors, page.evaluate("getComputedStyle(document.body).color")}) == 4
     assert counted == "2 held 1 refuted 1 not shown 1 incomplete 1 no verdict"
     assert page.get_by_role("columnheader", name="Date").get_attribute("aria-sort") == "descending"
     page.get_by_role("link", name="groco").click()
@@ -298,5 +302,7 @@ def test_it_prints_the_table_and_not_the_tools(view: Any) -> None:
     assert not page.locator("form").is_visible()
     assert page.locator("tbody tr:visible").count() == len(FINDINGS)
     assert page.evaluate("getComputedStyle(document.querySelector('thead')).display") == "table-header-group"
+    page.set_viewport_size({"width": 720, "height": 1000})  # A4: rows are cards, and nothing is left to sort by
+    assert not page.locator("thead").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate(CONTRAST)[0][0] >= 4.5
