@@ -29,6 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "board",
     "papers",
     "verdicts",
 ]
@@ -90,7 +91,8 @@ html_theme_options = {
     "footer_end": [],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": [], "start": [], "concepts": [], "own-data": [], "cluster": [], "add-a-paper": []}
+PLAIN = ("index", "start", "concepts", "own-data", "your-claim", "cluster", "own-board", "add-a-paper")
+html_sidebars = dict.fromkeys(PLAIN, [])
 
 
 def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

@@ -16,7 +16,7 @@ from throughline.report import write_report
 
 RESULTS = Path(__file__).parent / "results"
 HISTORY = "history.jsonl"
-KEPT = ("paper", "run", "scale", "verdict", "why", "seeds", "command")
+KEPT = ("paper", "run", "scale", "verdict", "why", "seeds", "command", "finished")
 PICTURES = {"effect-1": "every seed and the interval of each check", "own-1": "the first picture of the report"}
 
 
@@ -39,7 +39,7 @@ def save(folder: Path) -> Path:
 def remember(found: Mapping[str, Any], history: Path) -> None:
     """Append what a run has shown to the history; a run that is there already is left as it stands."""
     line = {
-        **{name: found[name] for name in KEPT},
+        **{name: found[name] for name in KEPT if name in found},
         "source": found["versions"]["source"],
         "checks": [
             {name: check[name] for name in ("sentence", "verdict", "estimate", "low", "high", "bounds")}

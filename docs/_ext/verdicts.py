@@ -11,7 +11,10 @@ HISTORY = "results/history.jsonl"
 INTRODUCTION = """# Verdicts
 
 What the last run of each claim has shown at laptop scale, beside what the run before it had. A verdict that changed is
-a result, too: its seeds are others, and so may be settings, which the changelog names."""
+a result, too: its seeds are others, and so may be settings, which the changelog names.
+
+<a href="../board/index.html">The board</a> shows all of them at once, to search and to sort, and
+<a href="../board/verdicts.xml">its feed</a> tells of new ones."""
 
 
 def setup(app: Any) -> dict[str, bool]:

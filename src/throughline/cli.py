@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, data, doctor.
+"""The command line: list, show, run, report, board, data, doctor.
 
 Exit codes: 0 every claim held, 1 a claim refuted or not shown, 2 bad usage, 3 a run is incomplete.
 """
@@ -235,6 +235,28 @@ def report(name: str | None, compare: tuple[str, str] | None, open_it: bool, out
     click.echo(path)
     if open_it:
         click.launch(str(path))
+
+
+@main.command()
+@click.argument("runs", type=click.Path(path_type=Path, file_okay=False), envvar="THROUGHLINE_RUNS", default="runs")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("board"),
+    show_default=True,
+    help="Folder for index.html, verdicts.xml and reports/.",
+)
+def board(runs: Path, out: Path) -> None:
+    """Write one page over all runs in the folder RUNS (by default "runs"), and a feed of their verdicts.
+
+    Each claim and configuration (scale, settings, and data by its content) has a row, which tells of its newest run,
+    finished or not, whatever its seeds and the version of the code. The feed, verdicts.xml, has an entry for every
+    verdict that was the first of its row or another than before. Reports are copied beside the page: the folder can
+    be moved, or put on any web server, as it is.
+    """
+    from throughline.report.board import write_board
+
+    click.echo(write_board(runs, out, say=lambda line: click.echo(line, err=True)))
 
 
 @main.group()

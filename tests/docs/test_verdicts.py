@@ -34,6 +34,9 @@ def test_every_run_is_kept_once(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert [line["run"] for line in lines] == ["20260301", "20260302"]
     assert lines[0]["source"] == "abc1"
+    assert "finished" not in lines[0]  # of a run that does not say
+    saving.remember({**run(3, "held"), "finished": "2026-03-03T12:00:00+00:00"}, history)
+    assert json.loads(history.read_text().splitlines()[2])["finished"] == "2026-03-03T12:00:00+00:00"
     assert lines[0]["checks"][0]["high"] == 1.5
 
 

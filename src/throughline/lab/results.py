@@ -1,7 +1,9 @@
 """What came out of a run: metrics, curves and arrays by arm and seed, and the verdict over them."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +14,9 @@ from throughline.lab.claim import Claim
 from throughline.lab.config import restore
 from throughline.lab.finding import find_claim
 from throughline.lab.statistics import alpha
-from throughline.lab.store import Run, Unit
+from throughline.lab.store import Run, Unit, write_atomically
 
-__all__ = ["Judgement", "Results", "judge", "load_results", "stored_config", "summary"]
+__all__ = ["Judgement", "Results", "judge", "keep", "load_results", "stored_config", "summary"]
 
 JUDGED = ("held", "refuted", "not shown")
 MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside the claim's own metrics
@@ -172,6 +174,8 @@ def summary(results: Results, judgement: Judgement) -> dict[str, Any]:
         "looks": results.looks,
         "metrics": {m: _by_arm(results, m) for m in results.metrics},
         "measured": {m: _by_arm(results, m) for m in MEASURED},
+        "duration": _duration(results),
+        "finished": _finished(results),
         "failed": [unit.name for unit in results.failed],
         "missing": [unit.name for unit in results.missing],
         "config": run.manifest["config"],
@@ -179,6 +183,27 @@ def summary(results: Results, judgement: Judgement) -> dict[str, Any]:
         "host": run.manifest["host"],
         "command": run.manifest["command"],
     }
+
+
+def keep(results: Results, judgement: Judgement) -> None:
+    """Write the summary into the run's folder, for whoever has not the claim at hand."""
+    found = json.dumps(summary(results, judgement), indent=1) + "\n"
+    write_atomically(results.run.folder / "summary.json", found)
+
+
+def _duration(results: Results) -> float | None:
+    """Seconds of all units together, whether they ran one after the other or side by side."""
+    return sum(record["measured"]["seconds"] for record in results.records.values()) if results.records else None
+
+
+def _finished(results: Results) -> str | None:
+    """When the last unit was done, as far as the units know when they started."""
+    ends = [
+        datetime.fromisoformat(record["started"]) + timedelta(seconds=record["measured"]["seconds"])
+        for record in results.records.values()
+        if "started" in record
+    ]
+    return max(ends).isoformat(timespec="seconds") if ends else None
 
 
 def _by_arm(results: Results, metric: str) -> dict[str, list[float | None]]:

@@ -6,6 +6,7 @@ runs/<paper>/<run id>/run.json                 what was asked: config, arms, see
                           units/<arm>-<seed>.txt   the traceback of a unit that failed
                           units/<arm>-<seed>.log   what it printed
                           report.html, figures/    what a reader looks at
+                          summary.json             the same for machines: verdict, checks, metrics
 """
 
 import contextlib

@@ -16,10 +16,10 @@ from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullLoca
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import BASELINE, PALETTE, curve_bands, folded, subplots
 from throughline.lab.results import Results
+from throughline.report.rendering import printable
 
 __all__ = ["comparison", "effects", "learning_curves", "svg"]
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 WIDE = 88  # characters of a title that fit above a check
 COLORS = {"held": "#2a9d62", "refuted": "#d64545", "not shown": "#c08a1e"}
 
@@ -114,15 +114,10 @@ def _take_literally(figure: Figure) -> None:
         elif isinstance(kind, FuncFormatter):  # names that a claim has set
             kind.func = partial(_named, kind.func)
     for text in figure.findobj(Text):
-        text.set_text(_printable(text.get_text()))
+        text.set_text(printable(text.get_text()))
         if text not in powers:
             text.set_parse_math(False)
 
 
 def _named(name: Callable[..., str], value: float, place: int | None) -> str:
-    return _printable(name(value, place))
-
-
-def _printable(text: str) -> str:
-    """Half characters and controls, which no SVG may hold, spelt out."""
-    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text.encode(errors="backslashreplace").decode())
+    return printable(name(value, place))

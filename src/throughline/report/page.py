@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from throughline.catalog import Paper, paper
 from throughline.errors import ThroughlineError
 from throughline.lab.checks import Outcome
 from throughline.lab.plots import arm_color
-from throughline.lab.results import MEASURED, Judgement, Results, judge
+from throughline.lab.results import MEASURED, Judgement, Results, judge, keep
 from throughline.lab.store import write_atomically
 from throughline.report.figures import comparison, effects, learning_curves, svg
+from throughline.report.rendering import number, template
 
 __all__ = ["write_comparison", "write_report"]
 
 
 def write_report(results: Results, judgement: Judgement | None = None) -> Path:
-    """Write ``report.html`` and ``figures/*.svg`` into the run's folder; returns the page's path."""
+    """Write ``report.html``, ``figures/*.svg`` and ``summary.json`` into the run's folder; returns the page's path."""
     judgement = judgement or judge(results)
     figures: dict[str, list[tuple[str, Figure]]] = {"effect": [], "own": [], "curves": []}
     if judgement.outcomes and results.records:
@@ -30,7 +30,7 @@ def write_report(results: Results, judgement: Judgement | None = None) -> Path:
         figures["own"] = list(results.claim.figures(results).items())
         figures["curves"] = [(name.replace("_", " "), f) for name, f in learning_curves(results).items()]
     drawn = _draw(results.run.folder / "figures", figures)
-    html = _template("report.html").render(
+    html = template("report.html").render(
         paper=_paper(results),
         claim=results.claim,
         judgement=judgement,
@@ -46,6 +46,7 @@ def write_report(results: Results, judgement: Judgement | None = None) -> Path:
     )
     path = results.run.folder / "report.html"
     write_atomically(path, html)
+    keep(results, judgement)
     return path
 
 
@@ -61,12 +62,12 @@ def write_comparison(first: Results, second: Results, path: Path) -> Path:
     arms = [arm for arm in first.arms if arm in second.arms]
     metrics = [metric for metric in first.metrics if metric in second.metrics]
     drawn = []
-    for number, metric in enumerate(metrics, 1):
+    for place, metric in enumerate(metrics, 1):
         rows = [(arm, first.values(metric, arm), second.values(metric, arm)) for arm in arms]
-        drawn.append((metric, svg(comparison(metric, rows, names), f"compare-{number}")))
+        drawn.append((metric, svg(comparison(metric, rows, names), f"compare-{place}")))
     configs = (first.run.manifest["config"], second.run.manifest["config"])
     versions = (first.run.manifest["versions"], second.run.manifest["versions"])
-    html = _template("compare.html").render(
+    html = template("compare.html").render(
         paper=_paper(first),
         claim=first.claim,
         names=names,
@@ -85,36 +86,12 @@ def _draw(folder: Path, groups: Mapping[str, list[tuple[str, Figure]]]) -> dict[
     drawn: dict[str, list[tuple[str, str]]] = {}
     for group, figures in groups.items():
         drawn[group] = []
-        for number, (caption, figure) in enumerate(figures, 1):
-            name = f"{group}-{number}"
+        for place, (caption, figure) in enumerate(figures, 1):
+            name = f"{group}-{place}"
             picture = svg(figure, name)
             drawn[group].append((caption, picture))
             (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
     return drawn
-
-
-def _template(name: str) -> Any:
-    environment = Environment(
-        loader=PackageLoader("throughline.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    environment.filters["words"] = lambda text: str(text).replace("_", " ")
-    return environment.get_template(name)
-
-
-def number(value: float | None) -> str:
-    """A number as a reader wants it: four significant digits, no noise.
-
-    >>> number(0.93142), number(1.2e-12), number(None), number(12345.6)
-    ('0.9314', '1.2e-12', '–', '12346')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _paper(results: Results) -> Paper | None:
