@@ -92,7 +92,7 @@ html_theme_options = {
     "pygments_light_style": "tango",
 }
 PLAIN = ("index", "start", "concepts", "own-data", "your-claim", "cluster", "own-board", "add-a-paper")
-html_sidebars = dict.fromkeys(PLAIN, [])
+html_sidebars = {page: [] for page in PLAIN}
 
 
 def skip_what_scikit_learn_adds(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
