@@ -1,7 +1,7 @@
 """What an engine costs: units of a tenth of a second, on this machine and on a Ray cluster of its cores.
 
-``python -m benchmarks.engines`` prints the table, ``--write`` puts it into the documentation; exit status 1 when Ray is
-faster for the first 50 units, which it should not be where both have the same cores.
+``python -m benchmarks.engines`` prints the table; exit status 1 when Ray is faster for the first 50 units, which it
+should not be where both have the same idle cores.
 """
 
 import sys
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 
-from benchmarks.report import put
 from benchmarks.short import Config, Short
 from throughline.lab.engines import Engine
 from throughline.lab.engines.local import Local, cores
@@ -56,29 +55,27 @@ def measure(engine: AbstractContextManager[Engine], units: int) -> Timing:
     return Timing(started - asked, ends)
 
 
-def row(name: str, found: Timing) -> str:
-    units = len(found.ends)
-    seconds = (found.started, found.until(1), found.until(min(FEW, units)), found.until(units), found.overhead(0.1))
+def row(name: str, found: Timing, counts: list[int]) -> str:
+    seconds = (found.started, *map(found.until, counts), found.overhead(Config().seconds))
     return f"| {name} | {' | '.join(f'{value:.1f} s' for value in seconds)} |"
 
 
 @click.command()
 @click.option("--units", default=200, show_default=True, type=click.IntRange(min=1), help="Units of 0.1 s.")
-@click.option("--write", is_flag=True, help="Put the table into the documentation.")
-def main(units: int, write: bool) -> None:
+def main(units: int) -> None:
     """Time both engines on units of 0.1 s."""
-    few = min(FEW, units)
+    counts = sorted({1, min(FEW, units), units})
     local = measure(nullcontext(Local(cores())), units)
     ray = measure(connect("local", say=click.echo), units)
+    until = " | ".join(f"{count} unit{'s' * (count > 1)}" for count in counts)
     lines = [
-        f"| {cores()} cores | to start | first unit | {few} units | {units} units | overhead of a unit |",
-        f"|{'---|' * 6}",
-        row("`--engine local`", local),
-        row("`--engine ray`, started for it", ray),
+        f"| {cores()} cores | to start | {until} | overhead of a unit |",
+        f"|{'---|' * (len(counts) + 3)}",
+        row("`--engine local`", local, counts),
+        row("`--engine ray`, started for it", ray, counts),
     ]
     click.echo("\n".join(lines))
-    if write:
-        put("engines", lines)
+    few = min(FEW, units)
     sys.exit(local.until(few) > ray.until(few))
 
 
