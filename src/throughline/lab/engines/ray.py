@@ -234,7 +234,8 @@ def _mailbox(ray: ModuleType) -> Any:
 def _refusal(worker: str, theirs: Mapping[str, str], *, ours: Mapping[str, str]) -> str:
     if not theirs:
         return f"worker {worker} has no Throughline; install version {ours['throughline']} of it there"
-    other = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    compared = [name for name in {**ours, **theirs} if name != "claim"]  # whose sources are sent along
+    other = [name for name in compared if ours.get(name) != theirs.get(name)]
     found = ", ".join(f"{name} {theirs.get(name, 'none')} instead of {ours.get(name, 'none')}" for name in other)
     return f"worker {worker} has {found}; give it the versions of this machine, which `throughline doctor` prints"
 
