@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, board, data, doctor.
+"""The command line: list, show, run, new, report, board, data, doctor.
 
 Exit codes: 0 every claim held, 1 a claim refuted or not shown, 2 bad usage, 3 a run is incomplete.
 """

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from throughline.cli import main
@@ -15,10 +14,8 @@ from throughline.starter import write_starter
 PAGE = Path(__file__).parents[2] / "docs" / "your-claim.md"
 
 
-def test_the_changes_fit_and_the_claim_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    file, test = write_starter("label-smoothing", tmp_path, single_file=True)
+def test_the_changes_fit_and_the_claim_runs(place: Path) -> None:
+    file, test = write_starter("label-smoothing", place, single_file=True)
     code = file.read_text()
     changes = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(changes) == 8
@@ -30,10 +27,9 @@ def test_the_changes_fit_and_the_claim_runs(tmp_path: Path, monkeypatch: pytest.
         code = code.replace(old, new)
     assert "CHANGE ME" not in code.replace("# CHANGE ME: your own data", "")
     file.write_text(code)
-    rules = ["--isolated", "--line-length", "120", "--select", "E,F,I"]
+    rules = ["--isolated", "--line-length", "120"]
     subprocess.run([sys.executable, "-m", "ruff", "check", *rules, file], check=True)
     assert find_claim("./label_smoothing.py").sentence() == "Label smoothing makes a small network better on digits."
     ended = CliRunner().invoke(main, ["run", "./label_smoothing.py", "--scale", "smoke", "--seeds", "1"])
     assert ended.exit_code == 0, ended.output
     assert test.exists()
-    del sys.modules["label_smoothing"]

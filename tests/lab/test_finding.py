@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Iterator
 from importlib.metadata import Distribution, EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from throughline.cli import main
 from throughline.errors import ThroughlineError
 from throughline.lab import find_claim
 from throughline.lab.finding import own_sources, source_version
+
+pytestmark = pytest.mark.usefixtures("place")
 
 CLAIM = '''
 from dataclasses import dataclass
@@ -37,18 +38,6 @@ class Mine(Claim):
     def run(self, arm, config, seed, log):
         return {"number": float(arm == "two")}
 '''
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of the user's, forgotten afterwards by Python's import system."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def write(**files: str) -> None:

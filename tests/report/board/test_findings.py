@@ -144,6 +144,7 @@ def test_the_date_is_that_of_the_last_unit_or_the_run(finished: str, run: str, d
     [
         ("throughline run groco --scale laptop --seeds 0:5", ""),
         ("throughline run groco --scale paper --set epochs=3 --data 'a b.csv'", "--set epochs=3 --data 'a b.csv'"),
+        ("throughline run ./my_idea.py --scale laptop --set epochs=3", "--set epochs=3"),
         ("throughline run --like /somewhere/run.json", ""),
         ("throughline run groco 'unbalanced", ""),
         ("", ""),

@@ -78,9 +78,9 @@ class Finding(BaseModel):
     def settings(self) -> str:
         """How its command differs from the plain one, apart from scale and seeds."""
         with suppress(ValueError):
-            words = iter(shlex.split(self.command)[2:])  # after "throughline run"
-            told = (word for word in words if not (word in SAID_ELSEWHERE and next(words, "")))
-            return shlex.join(word for word in told if word != self.paper)
+            asked = shlex.split(self.command)[2:]  # after "throughline run"
+            words = iter(asked if asked[:1] == ["--like"] else asked[1:])  # what is run comes first
+            return shlex.join(word for word in words if not (word in SAID_ELSEWHERE and next(words, "")))
         return ""
 
     @cached_property
