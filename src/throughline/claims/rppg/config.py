@@ -40,7 +40,7 @@ class Config:
     batch: PositiveInt = 4
     steps: PositiveInt = 600
     physnet_lr: PositiveReal = 1e-3
-    physfsunet_lr: PositiveReal = 1e-3
+    physfsunet_lr: PositiveReal = 5e-4
     difference_lr: PositiveReal = 1e-3
     fused_lr: PositiveReal = 1e-3
     weight_decay: NonNegativeReal = 0.0
