@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import Case, peak_bytes
+from benchmarks.harness import Case
+from benchmarks.machine import peak_bytes
 from throughline.physics.operators import (
     Decoder,
     Encoder,
