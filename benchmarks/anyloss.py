@@ -62,6 +62,7 @@ CASES = [
         setup=loss,
         peer=f"F.binary_cross_entropy_with_logits of torch {torch.__version__.split('+')[0]}",
         bar=4.0,
+        work="less",
         flops=40.0 * N,  # three exponentials and a few products, each way
         bytes=4.0 * 5 * N,  # logits and targets read twice, the gradient written
     ),

@@ -251,14 +251,29 @@ CASES = [
         bar=1.0,
         peer="written out, a graph for each product",
     ),
-    Case("the same, with all that an optimiser does", least_work, bar=1.25, peer="its derivatives alone, one graph"),
+    Case(
+        "the same, with all that an optimiser does",
+        least_work,
+        bar=1.25,
+        peer="its derivatives alone, one graph",
+        work="less",
+    ),
     Case("hypergradient by 10 steps of cg, MLP 784-300-300-10, batch 256", conjugate, 1.0, "torchopt 0.7.3"),
     Case("hypergradient through 20 unrolled steps", partial(unrolled, 20, False), 0.8, HIGHER),
     Case("the same, each step recomputed", partial(unrolled, 20, True), None, HIGHER, bar_memory=0.3),
-    Case("hypergradient by finite differences", first_order, None, "first-order gradient of g", bar_memory=1.1),
+    Case(
+        "hypergradient by finite differences",
+        first_order,
+        None,
+        "first-order gradient of g",
+        bar_memory=1.1,
+        work="less",
+    ),
 ]
 if importlib.util.find_spec("betty") is not None:  # its metadata are refused by today's installers: by hand, if at all
     CASES += [  # its conjugate gradients mix an old residual into the direction: no agreement, hence no case
         Case("hypergradient by a Neumann series of 20", partial(betty, "neumann", steps=20, lr=0.1), 1.0, BETTY),
-        Case("hypergradient by finite differences", partial(betty, "finite_difference", lr=0.1), 1.0, BETTY),
+        Case(
+            "hypergradient by finite differences, and betty's", partial(betty, "finite_difference", lr=0.1), 1.0, BETTY
+        ),
     ]

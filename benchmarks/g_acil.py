@@ -91,6 +91,7 @@ CASES = [
         setup=information,
         peer=f"scikit-learn {sklearn.__version__} Ridge, Cholesky, all rows at once",
         bar=3.0,
+        work="less",
         flops=N * D * (D + 2 * C) + N / BATCH / READ * (D**3 / 3 + 2 * D**2 * C),
         bytes=FLOAT * (N * (D + C) + D * (D + C)),
         dtype=torch.float64,

@@ -201,6 +201,7 @@ CASES = [
         partial(equal_widths, True),
         bar=1.1 * OURS / THEIRS,
         peer=DEEPINV,
+        work="other",
         flops=STEP * 8 * OURS,
     ),
     Case("training step on deepinv's potential", partial(equal_widths, False), bar=1.1, peer=DEEPINV),
@@ -210,5 +211,5 @@ CASES = [
         bar=0.2,
         peer=f"scipy {scipy.__version__}, fmin_cg image by image",
     ),
-    Case("evaluation of 64 digits, memory", evaluation, bar_memory=2.5, peer="ψ with its graph"),
+    Case("evaluation of 64 digits, memory", evaluation, bar_memory=2.5, peer="ψ with its graph", work="less"),
 ]

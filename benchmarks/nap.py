@@ -86,5 +86,6 @@ CASES = [
         0.1,
         f"fit and log expected improvement of BoTorch {version('botorch')}",
         bar_seconds=5e-3,
+        work="other",
     ),
 ]

@@ -180,6 +180,7 @@ CASES = [
         "POS, 32 traces of 1,800 frames: memory",
         partial(pos_memory, 32, 1_800),
         peer=f"one copy of its windows, {TORCH}",
+        work="less",
         bar_memory=6.0,
     ),
     Case("detrending, 10,000 frames", partial(detrend_case, 10_000), bar_seconds=0.02),
@@ -195,5 +196,6 @@ CASES = [
         1.25,
         f"PhysNet, {TORCH}",
         bar_memory=1.3,
+        work="less",
     ),
 ]

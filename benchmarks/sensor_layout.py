@@ -47,6 +47,7 @@ CASES = [
         name="8 × 3 × 128 × 256 onto 32 × 64, rectangular, forward and backward to the layout",
         setup=rectangular,
         bar=4.0,
+        work="less",
         peer=f'F.interpolate(mode="area"), torch {torch.__version__}',
         flops=2 * PRODUCTS,
         bytes=4 * N * C * (H * W + h * w),

@@ -112,6 +112,7 @@ CASES = [
         partial(linear, 256, 1024, "plain"),
         2.2,
         f"nn.Linear, {TORCH}",
+        work="less",
         **FLAT,
     ),
     Case(
@@ -126,6 +127,7 @@ CASES = [
         partial(convolution, 32, 64, 32, "plain"),
         2.2,
         f"nn.Conv2d, {TORCH}",
+        work="less",
         **IMAGES,
     ),
     Case(
@@ -140,6 +142,7 @@ CASES = [
         partial(one_for_all, 1024, 1024),
         1.3,
         f"nn.Linear, {TORCH}",
+        work="less",
         flops=2.0 * 1024**3,
         bytes=4.0 * 4 * 1024**2,
     ),

@@ -264,6 +264,12 @@ def test_a_table_is_put_where_the_page_wants_it(tmp_path: Path) -> None:
         assert page.read_text(encoding="utf-8") == "# A\n<!-- one -->\n| x |\n|---|\n<!-- /one -->\nb\n"
 
 
+def test_no_two_cases_share_a_name() -> None:
+    for slug in papers():
+        names = [case.name for case in cases(slug)]
+        assert len(set(names)) == len(names), slug
+
+
 ALL = [pytest.param(case, id=f"{slug}: {case.name}") for slug in papers() for case in cases(slug)]
 
 
