@@ -15,6 +15,7 @@ from tests.physics.proximal.deepinv_alone import deepinv_alone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.physics.proximal import InputConvexCNN, LearnedProximalNetwork, keep_convex
 
@@ -212,4 +213,23 @@ CASES = [
         peer=f"scipy {scipy.__version__}, fmin_cg image by image",
     ),
     Case("evaluation of 64 digits, memory", evaluation, bar_memory=2.5, peer="ψ with its graph", work="less"),
+]
+
+
+def denoising(size: int) -> Callable[[], Any]:
+    f, x = LearnedProximalNetwork(InputConvexCNN(1, size, hidden=8, head=8)), torch.rand(1, 1, size, size)
+    weights = list(f.parameters())
+    return lambda: torch.autograd.grad(f(x).square().sum(), weights, allow_unused=True)
+
+
+GROWTH = [
+    Growth(
+        "LearnedProximalNetwork on an InputConvexCNN of 8 channels, forward and backward",
+        "pixels a side",
+        64,
+        denoising,
+        time=2,
+        memory=2,
+        step=2,
+    )
 ]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.sensing.pulse import PulseNet, detrend, heart_rate, pos
 
@@ -198,4 +199,37 @@ CASES = [
         bar_memory=1.3,
         work="less",
     ),
+]
+
+
+def projecting(frames: int) -> Callable[[], Any]:
+    rgb = traces(4, frames)
+    return lambda: pos(rgb, FS)
+
+
+def counting(frames: int) -> Callable[[], Any]:
+    x = torch.randn(4, frames)
+    return lambda: heart_rate(x, FS)
+
+
+def detrending(frames: int) -> Callable[[], Any]:
+    x = torch.randn(4, frames)
+    return lambda: detrend(x)
+
+
+def watching(frames: int) -> Callable[[], Any]:
+    net, video = PulseNet().eval(), torch.rand(1, 3, frames, 32, 32)
+
+    @torch.no_grad()
+    def call() -> Tensor:
+        return net(video)
+
+    return call
+
+
+GROWTH = [
+    Growth("POS, 4 traces", "frames", 2**14, projecting, time=1, memory=1),
+    Growth("heart_rate, 4 pulses", "frames", 2**14, counting, time=1, memory=1),
+    Growth("detrend, 4 pulses", "frames", 2**14, detrending, time=1, memory=1),
+    Growth("PulseNet, 32 × 32 pixels", "frames", 64, watching, time=1, memory=1),
 ]

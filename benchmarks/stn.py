@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.search.best_response import BestResponseConv2d, BestResponseLinear
 
@@ -146,4 +147,15 @@ CASES = [
         flops=2.0 * 1024**3,
         bytes=4.0 * 4 * 1024**2,
     ),
+]
+
+
+def responding(width: int) -> Callable[[], Any]:
+    layer, hyper = BestResponseLinear(width, width, 4), torch.rand(64, 4)
+    x = torch.randn(64, width, requires_grad=True)
+    return lambda: torch.autograd.grad(layer(x, hyper).square().sum(), [x, *layer.parameters()])
+
+
+GROWTH = [
+    Growth("BestResponseLinear, 64 rows, forward and backward", "width", 512, responding, time=2, memory=2, step=2)
 ]
