@@ -22,7 +22,8 @@ class BestResponseLinear(nn.Linear):
     """A linear layer that responds to hyperparameters λ: y = Wx + b + (Vλ) ⊙ (W_h x) + (Cλ) ⊙ b_h (eqs. 7 and 8).
 
     Row i of W_h is scaled by (Vλ)ᵢ. With a λ for each sample this costs a second matrix product, and no weight is
-    formed; with one λ for all samples Ŵ(λ) is formed once, at the cost of a plain layer.
+    formed; with one λ for all samples Ŵ(λ) is formed once, at the cost of a plain layer. Growth is
+    that of ``nn.Linear``.
 
     Args:
         in_features, out_features, bias, device, dtype: as of ``nn.Linear``.
