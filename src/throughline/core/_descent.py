@@ -35,16 +35,16 @@ def recomputed_descent(loss: Loss, x: Tree, y: Tree, *, steps: int, lr: float) -
             y = tree_map(Tensor.detach, after)
         return pulls, y
 
-    with _Allocations() as made:
-        pulls = graphs(y, 1, first=False)[0]
-        graph = made.held()
-    del pulls
     state = sum(leaf.nbytes for leaf in tree_flatten(y)[0])
+    with _Allocations() as made:
+        pulls, *ahead = graphs(y, 1, first=False)
+        graph = made.held() - state  # without y_1
+    del pulls
     lengths, starts = stretches(steps, state, graph), []
     for length in lengths[:-1]:
         starts.append(y)
         for _ in range(length):
-            y = add_scaled(y, -lr, slope(loss, fixed, y, "inner_loss"))
+            y = ahead.pop() if ahead else add_scaled(y, -lr, slope(loss, fixed, y, "inner_loss"))
     pulls, end = graphs(y, lengths[-1], first=not starts)
 
     def pull(v: Tree) -> Tree:
