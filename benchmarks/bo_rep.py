@@ -261,7 +261,7 @@ CASES = [
     ),
     Case("hypergradient by 10 steps of cg, MLP 784-300-300-10, batch 256", conjugate, 1.0, "torchopt 0.7.3"),
     Case("hypergradient through 20 unrolled steps", partial(unrolled, 20, False), 0.8, HIGHER),
-    Case("the same, each step recomputed", partial(unrolled, 20, True), None, HIGHER, bar_memory=0.3),
+    Case("the same, each step recomputed", partial(unrolled, 20, True), 1.5, HIGHER, bar_memory=0.3),
     Case(
         "hypergradient by finite differences",
         first_order,
@@ -312,6 +312,6 @@ def solving(method: str, steps: int) -> Callable[[], Any]:
 
 GROWTH = [
     Growth("unroll, forward and backward", "steps", 16, partial(unrolling, False), time=1, memory=1),
-    Growth("the same, with checkpoints", "steps", 16, partial(unrolling, True), time=1, memory=1),
+    Growth("the same, with checkpoints", "steps", 16, partial(unrolling, True), time=1, memory=0.5),
     Growth("hypergradient by a Neumann series", "steps", 16, partial(solving, "neumann"), time=1, memory=0),
 ]

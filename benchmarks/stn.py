@@ -111,7 +111,7 @@ CASES = [
     Case(
         "BestResponseLinear, 1024 to 1024, batch 256",
         partial(linear, 256, 1024, "plain"),
-        2.2,
+        2.1,
         f"nn.Linear, {TORCH}",
         work="less",
         **FLAT,
