@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
+from tests.memory import peak
 from torch import Tensor, nn
 
 from throughline.discrete.clustering import TELL, tell
@@ -168,21 +168,6 @@ def test_many_rows_need_no_more_memory_than_a_chunk(unit: bool, monkeypatch: pyt
     table = rows * k * 4  # of all distances, 51 MB; with features beside it would be 410 MB
     assert peaks[0] < 40 * rows + table / 10, peaks  # the order of the rows and their labels
     assert peaks[1] < 16 * rows + table / 10, peaks
-
-
-def peak(call: Any) -> int:
-    """Bytes of NumPy and of torch at the highest point of a call: tracemalloc sees the one, a profile the other."""
-    tracemalloc.start()
-    with torch.profiler.profile(profile_memory=True) as profile:
-        call()
-    python = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    height = highest = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            height += event.nbytes()
-            highest = max(highest, height)
-    return python + highest
 
 
 # ---- with a network ----
