@@ -69,8 +69,8 @@ STEPS = {
     "bytes": BATCHES * 4.0 * ROWS * WIDTH,
 }
 CASES = [
-    Case("partial_fit, 20 × (1024 × 64), K = 64, normalize=False", partial(steps, False), 2.0, **STEPS),
-    Case("partial_fit, 20 × (1024 × 64), K = 64, normalize=True", partial(steps, True), 3.5, work="other", **STEPS),
+    Case("partial_fit, 20 × (1024 × 64), K = 64, normalize=False", partial(steps, False), 1.25, **STEPS),
+    Case("partial_fit, 20 × (1024 × 64), K = 64, normalize=True", partial(steps, True), 1.6, work="other", **STEPS),
     Case("TELL(10).fit of the digits, 100 epochs", fit, bar_seconds=1.0),
 ]
 

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from tests.allocation import allocated
 from torch import Tensor, nn
 
-from throughline.discrete.clustering import TELL, tell
+from throughline.discrete.clustering import TELL, KMeansLayer, tell
 
 DIGITS = load_digits().data / 16
 LABELS = load_digits().target
@@ -34,6 +34,22 @@ def lloyd(x: np.ndarray, centers: np.ndarray) -> float:
         labels = (x @ centers.T).argmax(1)
         centers = normalize(np.stack([x[labels == j].sum(0) for j in range(len(centers))]))
     return float((2 - 2 * (x @ centers.T).max(1)).sum())
+
+
+def test_a_step_on_the_sphere_is_that_of_the_loss() -> None:
+    """The layer's documented training loop, by autograd; rows of zeros too."""
+    x = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:3] = 0
+    layers = [KMeansLayer(6, 5, generator=torch.Generator().manual_seed(1)).double() for _ in range(2)]
+    one, other = (torch.optim.Adadelta(layer.parameters()) for layer in layers)
+    for _ in range(3):
+        tell.spherical_step_(layers[0], x, one)
+        other.zero_grad()
+        layers[1].loss(x).backward()
+        layers[1].normalize_gradient_()
+        other.step()
+        layers[1].project_()
+        torch.testing.assert_close(layers[0].weight, layers[1].weight, rtol=1e-12, atol=0)
 
 
 def test_online_steps_are_those_of_mini_batch_k_means() -> None:
