@@ -31,8 +31,8 @@ lint: .venv/dev.stamp
 docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco
-	$(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER))
+bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco; all papers, on an idle machine, make docs/benchmarks.md
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER),--write docs)
 	$(if $(CHOSEN),,$(BIN)/python -m benchmarks.engines)
 
 .venv/base.stamp: pyproject.toml constraints.txt

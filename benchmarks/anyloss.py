@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.discrete.confusion import MetricClassifier, metric_loss
 
@@ -62,8 +63,21 @@ CASES = [
         setup=loss,
         peer=f"F.binary_cross_entropy_with_logits of torch {torch.__version__.split('+')[0]}",
         bar=4.0,
+        work="less",
         flops=40.0 * N,  # three exponentials and a few products, each way
         bytes=4.0 * 5 * N,  # logits and targets read twice, the gradient written
     ),
     Case(name="MetricClassifier().fit, 5,000 × 20", setup=fit, bar_seconds=2.0, dtype=torch.float64),
 ]
+
+
+def growing(rows: int) -> Callable[[], Any]:
+    logits, target = torch.zeros(rows, requires_grad=True), torch.ones(rows)
+
+    def call() -> Tensor:
+        return torch.autograd.grad(metric_loss(logits, target, "f1"), logits)[0]
+
+    return call
+
+
+GROWTH = [Growth("metric_loss F1, forward and backward", "rows", 2**18, growing, time=1, memory=1)]

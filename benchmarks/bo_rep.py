@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.functional import cross_entropy
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
-from throughline.core.bilevel import hypergradient
+from throughline.core.bilevel import hypergradient, unroll
 from throughline.search.bilevel import BOREP
 
 Calls = dict[str, Callable[[], Any]]
@@ -251,14 +252,66 @@ CASES = [
         bar=1.0,
         peer="written out, a graph for each product",
     ),
-    Case("the same, with all that an optimiser does", least_work, bar=1.25, peer="its derivatives alone, one graph"),
+    Case(
+        "the same, with all that an optimiser does",
+        least_work,
+        bar=1.25,
+        peer="its derivatives alone, one graph",
+        work="less",
+    ),
     Case("hypergradient by 10 steps of cg, MLP 784-300-300-10, batch 256", conjugate, 1.0, "torchopt 0.7.3"),
     Case("hypergradient through 20 unrolled steps", partial(unrolled, 20, False), 0.8, HIGHER),
-    Case("the same, each step recomputed", partial(unrolled, 20, True), None, HIGHER, bar_memory=0.3),
-    Case("hypergradient by finite differences", first_order, None, "first-order gradient of g", bar_memory=1.1),
+    Case("the same, each step recomputed", partial(unrolled, 20, True), 1.5, HIGHER, bar_memory=0.3),
+    Case(
+        "hypergradient by finite differences",
+        first_order,
+        None,
+        "first-order gradient of g",
+        bar_memory=1.1,
+        work="less",
+    ),
 ]
 if importlib.util.find_spec("betty") is not None:  # its metadata are refused by today's installers: by hand, if at all
     CASES += [  # its conjugate gradients mix an old residual into the direction: no agreement, hence no case
         Case("hypergradient by a Neumann series of 20", partial(betty, "neumann", steps=20, lr=0.1), 1.0, BETTY),
-        Case("hypergradient by finite differences", partial(betty, "finite_difference", lr=0.1), 1.0, BETTY),
+        Case(
+            "hypergradient by finite differences, and betty's", partial(betty, "finite_difference", lr=0.1), 1.0, BETTY
+        ),
     ]
+
+
+def problem(width: int = 64, rows: int = 256) -> tuple[Any, ...]:
+    """Ridge regression of a two-layer network, its weight decay being the outer parameter."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(rows, width, generator=draw), torch.randn(rows, 1, generator=draw)
+    inner = [torch.randn(width, width, generator=draw) / width, torch.randn(width, 1, generator=draw) / width]
+    outer = torch.zeros((), requires_grad=True)
+
+    def loss(decay: Tensor, weights: Any) -> Tensor:
+        fitted = (x @ weights[0]).tanh() @ weights[1]
+        return (fitted - y).square().mean() + decay.exp() * sum(w.square().sum() for w in weights)
+
+    return loss, outer, [w.requires_grad_() for w in inner]
+
+
+def unrolling(checkpoint: bool, steps: int) -> Callable[[], Any]:
+    loss, outer, inner = problem()
+
+    def call() -> Any:
+        weights = unroll(loss, outer, inner, lr=0.01, steps=steps, checkpoint=checkpoint)
+        return torch.autograd.grad(loss(outer, weights), outer)
+
+    return call
+
+
+def solving(method: str, steps: int) -> Callable[[], Any]:
+    loss, outer, inner = problem()
+    options: dict[str, Any] = {"lr": 0.01} if method == "neumann" else {}
+    return lambda: hypergradient(loss, loss, outer, inner, method=method, steps=steps, **options)  # type: ignore[arg-type]
+
+
+GROWTH = [
+    Growth("unroll, forward and backward", "steps", 16, partial(unrolling, False), time=1, memory=1),
+    Growth("the same, with checkpoints", "steps", 16, partial(unrolling, True), time=1, memory=0.5),
+    Growth("hypergradient by a Neumann series", "steps", 16, partial(solving, "neumann"), time=1, memory=0),
+]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.claims.shared.convnets import convnet
 from throughline.discrete.quantization import WeightQuantizer, huffman, nonuniform_quantize, uniform_quantize
@@ -122,6 +123,28 @@ CASES = [
         "argmin over a table of distances",
         bytes=4 * 2 * N,
     ),
-    Case("training step of a student of 13,000 weights at 2 bits, batch 64", step, 1.3, "the step without quantiser"),
+    Case(
+        "training step of a student of 13,000 weights at 2 bits, batch 64",
+        step,
+        1.3,
+        "the step without quantiser",
+        work="less",
+    ),
     Case(f"decoding {SYMBOLS:,} weights of 2 bits", decoding, bar_seconds=2.0, bytes=3 * SYMBOLS),
+]
+
+
+def rounding(weights: int) -> Callable[[], Any]:
+    weight = torch.rand(weights // SIZE, SIZE)
+    return lambda: uniform_quantize(weight, LEVELS, bucket_size=SIZE)
+
+
+def placing(weights: int) -> Callable[[], Any]:
+    weight, points = torch.rand(weights // SIZE, SIZE), torch.linspace(0, 1, LEVELS)
+    return lambda: nonuniform_quantize(weight, points, bucket_size=SIZE)
+
+
+GROWTH = [
+    Growth("uniform_quantize", "weights", 2**20, rounding, time=1, memory=1),
+    Growth("nonuniform_quantize, 16 points", "weights", 2**20, placing, time=1, memory=1),
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.discrete.key_value import CodebookVote, KeyValueBottleneck
 
@@ -90,11 +91,10 @@ def _vector_quantize() -> dict[str, Callable[[], Any]]:
 
 
 def _vote() -> dict[str, Callable[[], Any]]:
-    from discrete_key_value_bottleneck_pytorch import DiscreteKeyValueBottleneck
 
     bottleneck, x = _bottleneck(projection=True)
     head = nn.Sequential(bottleneck, CodebookVote())
-    peer = DiscreteKeyValueBottleneck(
+    peer = KeyValueBottleneck(
         WIDTH,
         num_memories=PAIRS,
         dim_embed=FEATURES,
@@ -191,3 +191,19 @@ CASES = [
     ),
     Case(f"update_keys, {SIZES}", _update, 0.5, OFFICIAL, flops=SCORES, bytes=MOVED + 4.0 * 4 * BOOKS * PAIRS * WIDTH),
 ]
+
+
+def looking_up(pairs: int) -> Callable[[], Any]:
+    """A batch of 16 in 4 codebooks; look-up never lays out all distances of all heads."""
+    bottleneck = KeyValueBottleneck(4 * WIDTH, CLASSES, num_codebooks=4, num_pairs=pairs, projection="none").eval()
+    bottleneck.initialized.fill_(True)
+    x = torch.randn(16, 4 * WIDTH)
+
+    @torch.no_grad()
+    def call() -> Tensor:
+        return bottleneck(x)
+
+    return call
+
+
+GROWTH = [Growth("look-up and gather, 16 × 4 heads", "pairs K", 2**14, looking_up, time=1, memory=1)]

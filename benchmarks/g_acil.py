@@ -1,6 +1,7 @@
 """Recursive ridge regression beside scikit-learn's Ridge and beside the plain recursion: 4,096 × 1,000, 10 classes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import sklearn
@@ -8,6 +9,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.continual.analytic import AnalyticHead
 from throughline.core.ridge import RecursiveRidge
@@ -91,6 +93,7 @@ CASES = [
         setup=information,
         peer=f"scikit-learn {sklearn.__version__} Ridge, Cholesky, all rows at once",
         bar=3.0,
+        work="less",
         flops=N * D * (D + 2 * C) + N / BATCH / READ * (D**3 / 3 + 2 * D**2 * C),
         bytes=FLOAT * (N * (D + C) + D * (D + C)),
         dtype=torch.float64,
@@ -111,5 +114,38 @@ CASES = [
         flops=D * (3 * D + 4 * C),
         bytes=FLOAT * 2 * D**2,
         dtype=torch.float64,
+    ),
+]
+
+
+def learning(form: Literal["information", "covariance"], width: int) -> Callable[[], Any]:
+    learner = RecursiveRidge(width, C, form=form)
+    rows, targets = torch.ones(32, width, dtype=torch.float64), torch.ones(32, C, dtype=torch.float64)
+
+    def call() -> Tensor:
+        learner.update(rows, targets)
+        return learner.weight
+
+    return call
+
+
+GROWTH = [
+    Growth(
+        "information form, 32 rows and a read",
+        "features d",
+        256,
+        partial(learning, "information"),
+        time=3,
+        memory=2,
+        step=2,
+    ),
+    Growth(
+        "covariance form, 32 rows and a read",
+        "features d",
+        256,
+        partial(learning, "covariance"),
+        time=2,
+        memory=2,
+        step=2,
     ),
 ]

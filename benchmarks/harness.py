@@ -1,37 +1,37 @@
 """One harness for every speed bar: ours and the peer in one process, on the same inputs, in alternating blocks.
 
-A paper's file, ``benchmarks/<slug with underscores>.py``, lists its `Case`s in ``CASES``. `measure` checks that the two
-sides agree before it times anything, and compares with the floor: the time that the operations and bytes that cannot be
-avoided would take at the rates that this machine reaches in a matrix product and in a copy.
+A paper's file, ``benchmarks/<slug with underscores>.py``, lists its `Case`s in ``CASES`` and how its mechanisms grow in
+``GROWTH``. `measure` checks that the two sides agree before it times anything, and compares with the floor: the time
+that the operations and bytes that cannot be avoided would take at the rates that this machine reaches in a matrix
+product and in a copy.
 """
 
 import importlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
-from torch.utils.benchmark import Timer
 
-__all__ = ["Case", "Result", "Spread", "cases", "machine", "measure", "one_thread", "papers", "peak_bytes"]
+from benchmarks.machine import Meter, clock, copy_rate, gemm_rate, one_thread, peak_bytes
+
+__all__ = ["Case", "Result", "Spread", "cases", "measure", "papers", "spread"]
 
 FOLDER = Path(__file__).parent
 ROUNDS = 15
 BLOCK_SECONDS = 0.1  # a block repeats the call until it lasts about this long
+LOADED = 0.1  # cores that others keep busy: so much is felt
 
 Call = Callable[[], Any]
 Clock = Callable[[Call, int], float]  # seconds per call over a number of calls
+Kind = Literal["same work", "less work", "other work", "floor", "time"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Case:
         flops: operations of the least work (a multiply-add is two); 0 when nobody counted.
         bytes: bytes of the least traffic, everything read and written once.
         dtype: of the floor's matrix product.
+        work: what the peer does: the "same", with the same result; "less", which shows the price of what ours adds; or
+            "other", which serves the same end by a computation of its own.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Case:
     flops: float = 0.0
     bytes: float = 0.0
     dtype: torch.dtype = torch.float32
+    work: Literal["same", "less", "other"] = "same"
 
     def __post_init__(self) -> None:
         compared = self.bar is not None or self.bar_memory is not None
@@ -67,6 +70,13 @@ class Case:
             raise ValueError(f"{self.name}: a case needs a bar, bar_seconds or bar_memory")
         if compared != (self.peer is not None):
             raise ValueError(f"{self.name}: bar and peer go together, got bar={self.bar} and peer={self.peer!r}")
+
+    @property
+    def kind(self) -> Kind:
+        """What the reference is: a peer, the least that the machine would need, or a time that was set."""
+        if self.peer is not None:
+            return f"{self.work} work"  # type: ignore[return-value]
+        return "floor" if self.flops or self.bytes else "time"
 
 
 class Spread(NamedTuple):
@@ -79,16 +89,48 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """One case as measured; times in seconds, memory in bytes above what the inputs already take."""
+    """One case as measured; times in seconds by round, memory in bytes above what the inputs already take."""
 
     paper: str
-    case: Case
-    ours: Spread
-    peer: Spread | None
-    ratio: Spread | None
+    name: str
+    kind: Kind
+    peer: str | None
+    bar: float | None
+    bar_seconds: float | None
+    bar_memory: float | None
+    ours_seconds: tuple[float, ...]
+    peer_seconds: tuple[float, ...]
     ours_peak: int | None
     peer_peak: int | None
     floor: float | None  # seconds
+    others: float | None  # cores that others kept busy meanwhile
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What tells the case from all others."""
+        return self.paper, self.name, self.peer
+
+    @property
+    def ours(self) -> Spread:
+        return spread(self.ours_seconds)
+
+    @property
+    def peer_time(self) -> Spread | None:
+        return spread(self.peer_seconds) if self.peer_seconds else None
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Ours over the peer's, round by round; empty without a peer."""
+        return tuple(a / b for a, b in zip(self.ours_seconds, self.peer_seconds, strict=False))
+
+    @property
+    def ratio(self) -> Spread | None:
+        return spread(self.ratios) if self.ratios else None
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Our peak over the peer's; None where the system does not tell, or the peer takes nothing."""
+        return self.ours_peak / self.peer_peak if self.peer_peak and self.ours_peak is not None else None
 
     @property
     def share(self) -> float | None:
@@ -98,16 +140,29 @@ class Result:
     @property
     def held(self) -> bool:
         """Whether the medians keep within the bars."""
-        case, peaks = self.case, (self.ours_peak, self.peer_peak)
-        quick = case.bar_seconds is None or self.ours.median <= case.bar_seconds
-        if case.bar_memory is not None and None not in peaks:  # not every system tells the peak
-            quick = quick and self.ours_peak <= case.bar_memory * self.peer_peak
-        return quick and (self.ratio is None or case.bar is None or self.ratio.median <= case.bar)
+        quick = self.bar_seconds is None or self.ours.median <= self.bar_seconds
+        small = self.bar_memory is None or self.memory_ratio is None or self.memory_ratio <= self.bar_memory
+        return quick and small and (self.ratio is None or self.bar is None or self.ratio.median <= self.bar)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether others took so much of the machine meanwhile that it is felt."""
+        return self.others is not None and self.others > LOADED
+
+    @classmethod
+    def stored(cls, values: dict[str, Any]) -> "Result":
+        """What `asdict` made, through JSON."""
+        rounds = {name: tuple(values[name]) for name in ("ours_seconds", "peer_seconds")}
+        return cls(**{**values, **rounds})
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON values, from which `stored` makes it again."""
+        return asdict(self)
 
 
 def papers() -> list[str]:
     """The slugs that have a benchmark file."""
-    own = {"__init__", "__main__", "engines", "harness", "report", "short", "spread"}
+    own = {"__init__", "__main__", "engines", "growth", "harness", "machine", "pictures", "report", "short", "spread"}
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.py") if path.stem not in own)
 
 
@@ -116,7 +171,7 @@ def cases(slug: str) -> list[Case]:
     return list(importlib.import_module(f"benchmarks.{slug.replace('-', '_')}").CASES)
 
 
-def measure(slug: str, index: int, *, rounds: int = ROUNDS, clock: Clock | None = None, memory: bool = True) -> Result:
+def measure(slug: str, index: int, *, rounds: int = ROUNDS, clock: Clock = clock, memory: bool = True) -> Result:
     """Measure case number ``index`` of a paper; raises what its "agree" raises when the two sides differ."""
     case = cases(slug)[index]
     peaks = {side: _peak_in_child(slug, index, side) if memory else None for side in ("ours", "peer")}
@@ -125,7 +180,7 @@ def measure(slug: str, index: int, *, rounds: int = ROUNDS, clock: Clock | None 
             case,
             paper=slug,
             rounds=rounds,
-            clock=clock or _clock,
+            clock=clock,
             peaks=(peaks["ours"], peaks["peer"]),
             floor=_floor(case),
         )
@@ -140,71 +195,32 @@ def compare(
     peaks: tuple[int | None, int | None] = (None, None),
     floor: float | None = None,
 ) -> Result:
-    """Check that the sides agree, then time them in alternating blocks; ratios are taken round by round."""
+    """Check that the sides agree, then time them in alternating blocks, so that ratios are taken round by round."""
     calls = case.setup()
     calls["agree"]()
     sides = ["ours"] if case.peer is None else ["ours", "peer"]
     repeats = {side: _repeats(calls[side], clock) for side in sides}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(rounds):
-        for side in sides[:: 1 if turn % 2 else -1]:  # whoever comes first finds colder caches: take turns
-            seconds[side].append(clock(calls[side], repeats[side]))
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds.get("peer", []), strict=False)]
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    with Meter() as meter:
+        for turn in range(rounds):
+            for side in sides[:: 1 if turn % 2 else -1]:  # whoever comes first finds colder caches: take turns
+                seconds[side].append(clock(calls[side], repeats[side]))
     return Result(
         paper,
-        case,
-        ours=_spread(seconds["ours"]),
-        peer=_spread(seconds["peer"]) if case.peer is not None else None,
-        ratio=_spread(ratios) if ratios else None,
+        **{name: getattr(case, name) for name in ("name", "kind", "peer", "bar", "bar_seconds", "bar_memory")},
+        ours_seconds=tuple(seconds["ours"]),
+        peer_seconds=tuple(seconds["peer"]),
         ours_peak=peaks[0],
         peer_peak=peaks[1] if case.peer is not None else None,
         floor=floor,
+        others=meter.others,
     )
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch, BLAS and OpenMP on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def machine() -> dict[str, str]:
-    """What the numbers depend on: processor, rates on one thread, and versions."""
-    with one_thread():
-        rates = {f"{str(d).removeprefix('torch.')}": _gemm_rate(d) for d in (torch.float32, torch.float64)}
-        copy = _copy_rate()
-    return {
-        "processor": _processor(),
-        "system": platform.platform(),
-        "matrix product, one thread": ", ".join(f"{r / 1e9:.0f} GFLOP/s {name}" for name, r in rates.items()),
-        "copy, one thread": f"{copy / 1e9:.1f} GB/s",
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}",
-    }
-
-
-def peak_bytes(call: Call) -> int | None:
-    """Peak resident memory of one call above what was resident before it; None where Linux does not tell.
-
-    What an earlier call has left in place, a gradient for example, counts as resident.
-    """
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        before = _status_bytes(status, "VmRSS")
-        reset.write_text("5")  # sets the high-water mark back to the present size
-        call()
-        return max(0, _status_bytes(status, "VmHWM") - before)
-    except OSError:
-        return None
-
-
-def _clock(call: Call, number: int) -> float:
-    return float(Timer("call()", globals={"call": call}, num_threads=1).timeit(number).median)
+def spread(values: tuple[float, ...]) -> Spread:
+    """Median, and the range of the middle eight tenths."""
+    low, high = np.quantile(values, [0.1, 0.9])
+    return Spread(statistics.median(values), float(low), float(high))
 
 
 def _repeats(call: Call, clock: Clock) -> int:
@@ -212,43 +228,31 @@ def _repeats(call: Call, clock: Clock) -> int:
     return max(1, min(10_000, round(BLOCK_SECONDS / max(clock(call, 1), 1e-9))))
 
 
-def _spread(values: list[float]) -> Spread:
-    low, high = np.quantile(values, [0.1, 0.9])
-    return Spread(statistics.median(values), float(low), float(high))
-
-
 def _floor(case: Case) -> float | None:
     if not case.flops and not case.bytes:
         return None
-    return max(case.flops / _gemm_rate(case.dtype), case.bytes / _copy_rate())
-
-
-@cache
-def _gemm_rate(dtype: torch.dtype) -> float:
-    """The best rate of many short products: short enough that a busy machine leaves some of them alone."""
-
-    def rate(n: int) -> float:
-        a, b, out = (torch.ones(n, n, dtype=dtype) for _ in range(3))
-        return 2 * n**3 / min(_clock(lambda: torch.mm(a, b, out=out), 1) for _ in range(25))
-
-    return max(rate(512), rate(1024))
-
-
-@cache
-def _copy_rate(size: int = 2**26) -> float:
-    source, target = (torch.ones(size, dtype=torch.uint8) for _ in range(2))  # larger than the caches
-    return 2 * size / min(_clock(lambda: target.copy_(source), 1) for _ in range(25))
+    return max(case.flops / gemm_rate(case.dtype), case.bytes / copy_rate())
 
 
 def _peak_in_child(slug: str, index: int, side: str) -> int | None:
     """`peak_bytes` of one side in a process of its own, where memory that is freed goes back to the system."""
-    code = f"from benchmarks.harness import _print_peak; _print_peak({slug!r}, {index}, {side!r})"
+    peak: int | None = in_child(f"from benchmarks.harness import _print_peak; _print_peak({slug!r}, {index}, {side!r})")
+    return peak
+
+
+def in_child(code: str, **more: Any) -> Any:
+    """What a process of its own prints last, as JSON; there, memory that is freed goes back to the system at once."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     child = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=FOLDER.parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        **more,
     )
-    peak: int | None = json.loads(child.stdout.splitlines()[-1])
-    return peak
+    return json.loads(child.stdout.splitlines()[-1])
 
 
 def _print_peak(slug: str, index: int, side: str) -> None:
@@ -257,19 +261,3 @@ def _print_peak(slug: str, index: int, side: str) -> None:
         if side in calls:
             calls[side]()  # what is loaded and cached once is not counted
         print(json.dumps(peak_bytes(calls[side]) if side in calls else None))
-
-
-def _status_bytes(status: Path, field: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return f"{model}, {os.cpu_count()} cores"

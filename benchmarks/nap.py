@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.search.meta_bo import GPOptimizer, NAPOptimizer, NeuralAcquisitionProcess
 
@@ -86,5 +87,32 @@ CASES = [
         0.1,
         f"fit and log expected improvement of BoTorch {version('botorch')}",
         bar_seconds=5e-3,
+        work="other",
     ),
+]
+
+
+def offering(candidates: int) -> Callable[[], Any]:
+    return scored(TRIALS, candidates)
+
+
+def remembering(trials: int) -> Callable[[], Any]:
+    return scored(trials, 16)
+
+
+def scored(trials: int, candidates: int) -> Callable[[], Any]:
+    policy = NeuralAcquisitionProcess(3, d_model=64, num_layers=2, dim_feedforward=128).eval()
+    x, y = torch.rand(1, trials, 3), torch.rand(1, trials)
+    offered, state = torch.rand(1, candidates, 3), torch.tensor([[0.9, 0.5]])
+
+    @torch.no_grad()
+    def call() -> Tensor:
+        return policy(x, y, offered, state).acquisition
+
+    return call
+
+
+GROWTH = [
+    Growth("scoring after 30 trials", "candidates", 4_096, offering, time=1, memory=1),
+    Growth("scoring 16 candidates", "trials", 512, remembering, time=2, memory=2, step=2),
 ]

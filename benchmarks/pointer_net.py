@@ -11,6 +11,7 @@ import torch
 from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.data.planar import label_planar, make_planar, solve_tsp, tour_length
 from throughline.discrete.pointer import STOP, PointerNetwork
@@ -160,4 +161,18 @@ CASES = [
         f"scipy {scipy.__version__} ConvexHull",
         flops=128 * 10**3 * 3.0,
     ),
+]
+
+
+def pointing(n: int) -> Callable[[], Any]:
+    net, points = PointerNetwork(hidden_size=32), torch.rand(4, n, 2)
+    targets = torch.arange(n).expand(4, n)
+    return lambda: torch.autograd.grad(net(points, targets).square().mean(), list(net.parameters()), allow_unused=True)
+
+
+GROWTH = [
+    Growth(
+        "PointerNetwork, forward and backward, 4 instances", "points n = m", 128, pointing, time=2, memory=2, step=2
+    ),
+    Growth("local tour", "cities", 32, lambda n: local_tour(n, 1)["ours"], time=3, memory=2, step=2),
 ]

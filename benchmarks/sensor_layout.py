@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.sensing.layout import SensorLayout
 
@@ -47,8 +48,19 @@ CASES = [
         name="8 × 3 × 128 × 256 onto 32 × 64, rectangular, forward and backward to the layout",
         setup=rectangular,
         bar=4.0,
+        work="less",
         peer=f'F.interpolate(mode="area"), torch {torch.__version__}',
         flops=2 * PRODUCTS,
         bytes=4 * N * C * (H * W + h * w),
     )
+]
+
+
+def sensing(side: int) -> Callable[[], Any]:
+    layout, image = SensorLayout((16, 16), curvature=(0.2, 0.1)), torch.rand(1, 3, side, side)
+    return lambda: torch.autograd.grad(layout(image).square().sum(), layout.raw)
+
+
+GROWTH = [
+    Growth("SensorLayout, 16 × 16, forward and backward", "pixels a side", 256, sensing, time=2, memory=2, step=2)
 ]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import Case, peak_bytes
+from benchmarks.growth import Growth
+from benchmarks.harness import Case
+from benchmarks.machine import peak_bytes
 from throughline.physics.operators import (
     Decoder,
     Encoder,
@@ -154,4 +156,23 @@ CASES = [
     Case("Decoder, 64 samples at 10,000 points", partial(evaluation, 2, 64, 10_000), 0.2, f"Basis.probes, {FEM}"),
     Case("Encoder, 64 samples from 3,201 unknowns to 833", partial(projection, 4, 64), 0.2, f"Basis.project, {FEM}"),
     Case("Spaces, processor and projection of 103,041 unknowns set up", partial(set_up, 40), bar_seconds=30.0),
+]
+
+
+def passing(cells: int) -> Callable[[], Any]:
+    side = np.linspace(0, 1, cells + 1)
+    net = GraphProcessor(FunctionSpace(skfem.MeshTri.init_tensor(side, side)), hidden=8, steps=2)
+    x, weights = torch.randn(1, (cells + 1) ** 2, 1), list(net.parameters())
+    return lambda: torch.autograd.grad(net(x).square().sum(), weights)
+
+
+def preparing(cells: int) -> Callable[[], Any]:
+    side = np.linspace(0, 1, cells + 1)
+    mesh = skfem.MeshTri.init_tensor(side, side)
+    return lambda: (space := FunctionSpace(mesh), space.edges, space.mass, space.project(lambda x: x[..., 0]))
+
+
+GROWTH = [
+    Growth("GraphProcessor, forward and backward", "cells a side", 32, passing, time=2, memory=2, step=2),
+    Growth("FunctionSpace with a projection", "cells a side", 32, preparing, time=3, memory=2, step=2),
 ]

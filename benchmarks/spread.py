@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.harness import machine
+from benchmarks.machine import machine
 from benchmarks.report import put
 
 __all__ = ["finish", "units"]

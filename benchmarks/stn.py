@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import Growth
 from benchmarks.harness import Case
 from throughline.search.best_response import BestResponseConv2d, BestResponseLinear
 
@@ -110,8 +111,9 @@ CASES = [
     Case(
         "BestResponseLinear, 1024 to 1024, batch 256",
         partial(linear, 256, 1024, "plain"),
-        2.2,
+        2.1,
         f"nn.Linear, {TORCH}",
+        work="less",
         **FLAT,
     ),
     Case(
@@ -126,6 +128,7 @@ CASES = [
         partial(convolution, 32, 64, 32, "plain"),
         2.2,
         f"nn.Conv2d, {TORCH}",
+        work="less",
         **IMAGES,
     ),
     Case(
@@ -140,7 +143,19 @@ CASES = [
         partial(one_for_all, 1024, 1024),
         1.3,
         f"nn.Linear, {TORCH}",
+        work="less",
         flops=2.0 * 1024**3,
         bytes=4.0 * 4 * 1024**2,
     ),
+]
+
+
+def responding(width: int) -> Callable[[], Any]:
+    layer, hyper = BestResponseLinear(width, width, 4), torch.rand(64, 4)
+    x = torch.randn(64, width, requires_grad=True)
+    return lambda: torch.autograd.grad(layer(x, hyper).square().sum(), [x, *layer.parameters()])
+
+
+GROWTH = [
+    Growth("BestResponseLinear, 64 rows, forward and backward", "width", 512, responding, time=2, memory=2, step=2)
 ]

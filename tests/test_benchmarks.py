@@ -1,7 +1,10 @@
 """The benchmark harness on toys with a clock of our own, and the set-up of every real case; nothing here is timed."""
 
 import json
+import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.harness import Case, Result, Spread, cases, compare, papers, peak_bytes
-from benchmarks.report import duration, page, put, record, size
+from benchmarks.growth import Grown
+from benchmarks.harness import Case, Result, cases, compare, papers
+from benchmarks.machine import Meter, peak_bytes
+from benchmarks.report import First, Run, duration, geometric_mean, page, put, size, write
 from benchmarks.spread import finish, units
 from click.testing import CliRunner
 from hypothesis import given
@@ -127,32 +132,101 @@ def test_the_peak_counts_what_is_freed_again() -> None:
     assert 0.9 * 2**26 < peak < 1.3 * 2**26  # the system counts pages in lots
 
 
-def test_report_and_record() -> None:
-    result = measured(toy(), [1e-3] * 3, [4e-3] * 3, floor=2.5e-4)
-    written = page([result], {"processor": "abacus"})
-    assert "| toy | 1 ms | 4 ms (them 1.0) | 0.25 (0.25–0.25) | 0.5 × | n/a / n/a | 25% | yes |" in written
+def test_what_the_reference_is() -> None:
+    assert toy().kind == "same work"
+    assert toy(work="less").kind == "less work"
+    assert toy(bar=None, peer=None, bar_seconds=1.0, flops=2.0).kind == "floor"
+    assert toy(bar=None, peer=None, bar_seconds=1.0).kind == "time"
+
+
+def a_run(*results: Result, first: dict[str, First] | None = None) -> Run:
+    growth = Grown("groco", "sort", "values n", 1, 1, (10, 100, 1000), (1e-3, 1e-2, 0.1), (2**21, 2**23, 2**27), "time")
+    return Run.of_today({"processor": "abacus"}, list(results), [growth], first or {})
+
+
+def test_the_page_tells_all_of_a_run_and_is_made_of_its_numbers(tmp_path: Path) -> None:
+    case = {"paper": "groco", "name": "toy"}
+    same = replace(measured(toy(), [1e-3] * 3, [4e-3] * 3, floor=2.5e-4), **case, others=0.0)
+    less = replace(measured(toy(work="less", bar=2.0), [3.0] * 3, [1.0] * 3), paper="anyloss", name="dear", others=0.5)
+    write(a_run(same, less, first={"groco: toy": First("2020-01-02", 0.5, None)}), tmp_path)
+    written = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert (
+        "| toy | same work | 1 ms | 4 ms (them 1.0) | 0.25 (0.25–0.25) | 0.5 | 0.5 × | n/a / n/a | 25% | yes |"
+        in written
+    )
+    assert "| dear † | less work |" in written
+    assert "| **all** | 2 | 1 | 0.25 (0.25–0.25) | 0.25: groco, toy | 1 of 2 |" in written
     assert "| processor | abacus |" in written
-    stored = json.loads(json.dumps(record(result)))
-    assert (stored["ratio"]["median"], stored["bar"], stored["held"]) == (0.25, 0.5, True)
+    assert "| groco: sort | values n | 10, 100, 1,000 | 1.00 (1) | 0.90 (1) | 100 ms, 128 MiB | time | yes |" in written
+    again = Run.read(tmp_path / "benchmarks.json")
+    assert page(again) == written
+    assert again.results == [same, less]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".svg"}
     assert [duration(s) for s in (2.0, 0.0123456, 4.56e-6, 5e-9)] == ["2 s", "12.3 ms", "4.56 µs", "5 ns"]
     assert size(3 * 2**19) == "1.5 MiB"
-    assert Spread(1.0, 0.5, 2.0).median == 1.0
+
+
+def test_the_mean_is_of_those_that_do_the_same_work() -> None:
+    random = np.random.default_rng(0)
+    ours_s, peer_s = np.exp(random.normal(size=(2, 41)) / 10)
+    pair = [measured(toy(), list(ours_s), list(peer_s * by)) for by in (1.0, 4.0)]
+    mean = geometric_mean([*pair, measured(toy(work="less"), [9.0], [1.0])])
+    assert mean is not None
+    assert mean.median == pytest.approx(0.5 * np.median(ours_s / peer_s), rel=1e-12)
+    # the deviation of a median of n normal draws is sqrt(pi / 2n); here of two independent ones, halved
+    deviation = np.sqrt(np.pi / 2 / 41) * np.hypot(0.1, 0.1) / np.sqrt(2)
+    assert np.log(mean.high / mean.low) == pytest.approx(2 * 1.645 * deviation, rel=0.4)
+    assert geometric_mean([measured(toy(work="less"), [9.0], [1.0])]) is None
+
+
+def test_exponents_and_their_promise() -> None:
+    sizes = (1, 10, 100, 1000)
+    assert Grown("p", "g", "n", 2, 0, sizes, tuple(1e-3 * n**2 for n in sizes), (7,) * 4, "time").held
+    square = Grown("p", "g", "n", 1, 1, sizes, (1.0,) * 4, tuple(2**20 * n**2 for n in sizes), "memory")
+    assert (square.time, square.memory) == (pytest.approx(0, abs=1e-9), pytest.approx(2))
+    assert not square.held
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells what others do")
+def test_the_meter_leaves_out_its_own_process() -> None:
+    start = time.monotonic()
+    with Meter() as meter:
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+    wall = time.monotonic() - start
+    assert meter.others is not None
+    assert meter.others <= (os.cpu_count() or 1) - 0.5 / wall + 0.1
 
 
 def test_the_exit_status_tells_of_a_missed_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from benchmarks import __main__ as command
 
     for bar, status in ((0.6, 0), (0.4, 1)):
-        result = measured(toy(bar=bar), [1.0] * 3, [2.0] * 3)
-        monkeypatch.setattr(command, "papers", lambda: ["p"])
-        monkeypatch.setattr(command, "cases", lambda slug, result=result: [result.case])
+        result = replace(measured(toy(bar=bar), [1.0] * 3, [2.0] * 3), paper="groco", others=0.0)
+        monkeypatch.setattr(command, "papers", lambda: ["groco"])
+        monkeypatch.setattr(command, "cases", lambda slug: [toy()])
+        monkeypatch.setattr(command, "growths", lambda slug: [])
         monkeypatch.setattr(command, "measure", lambda slug, index, rounds, result=result: result)
         monkeypatch.setattr(command, "machine", lambda: {"processor": "abacus"})
-        options = ["--write", str(tmp_path / "page.md"), "--json", str(tmp_path / "numbers.json")]
-        ran = CliRunner().invoke(command.main, options)
+        ran = CliRunner().invoke(command.main, ["--write", str(tmp_path)])
         assert ran.exit_code == status, ran.output
-        assert "toy" in (tmp_path / "page.md").read_text(encoding="utf-8")
-        assert json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))["results"][0]["bar"] == bar
+        assert "toy" in (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+        assert json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))["results"][0]["bar"] == bar
+
+
+def test_what_was_measured_beside_other_work_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import __main__ as command
+
+    loads = iter([0.7, 0.6, 0.05])
+    monkeypatch.setattr(command, "papers", lambda: ["groco"])
+    monkeypatch.setattr(command, "cases", lambda slug: [toy()])
+    monkeypatch.setattr(command, "growths", lambda slug: [])
+    result = measured(toy(), [1.0] * 3, [2.0] * 3)
+    monkeypatch.setattr(command, "measure", lambda slug, index, rounds: replace(result, others=next(loads)))
+    ran = CliRunner().invoke(command.main)
+    assert ran.output.count("once more") == 2
+    assert "measured beside other work" not in ran.output
 
 
 def test_every_paper_with_parts_is_benchmarked() -> None:
@@ -188,6 +262,12 @@ def test_a_table_is_put_where_the_page_wants_it(tmp_path: Path) -> None:
     for _ in range(2):
         put("one", ["| x |", "|---|"], page)
         assert page.read_text(encoding="utf-8") == "# A\n<!-- one -->\n| x |\n|---|\n<!-- /one -->\nb\n"
+
+
+def test_no_two_cases_share_a_name() -> None:
+    for slug in papers():
+        names = [case.name for case in cases(slug)]
+        assert len(set(names)) == len(names), slug
 
 
 ALL = [pytest.param(case, id=f"{slug}: {case.name}") for slug in papers() for case in cases(slug)]

@@ -123,6 +123,30 @@ def test_a_system_without_an_answer_gives_nan_and_the_others_theirs(bad: float) 
     torch.testing.assert_close(x[[0, 2]], expected[[0, 2]], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_outside_of_gradients_iterates_are_written_over_and_nothing_that_was_given(warm: bool) -> None:
+    a, b = definite(6, 1), torch.linspace(-1, 1, 6, dtype=D)
+    init = torch.full((6,), 0.3, dtype=D) if warm else None
+    places: set[int] = set()
+
+    def product(p: Tensor) -> Tensor:
+        places.add(p.data_ptr())
+        return a @ p
+
+    for solve in (
+        lambda matvec: conjugate_gradient(matvec, b, init=init, steps=4),
+        lambda matvec: neumann_series(matvec, b, lr=0.1, steps=4),
+    ):
+        expected = solve(lambda p: a @ p)
+        places.clear()
+        with torch.no_grad():
+            assert solve(product).equal(expected)
+            assert len(places) <= 1 + warm  # the start is one more
+            torch.testing.assert_close(solve(lambda p: p), solve(torch.clone))  # an image that is the iterate itself
+    assert b.equal(torch.linspace(-1, 1, 6, dtype=D))
+    assert init is None or init.equal(torch.full((6,), 0.3, dtype=D))
+
+
 def test_no_systems_have_no_solutions() -> None:
     x = conjugate_gradient(lambda p: 2 * p, torch.zeros(0, 3), batch_dims=1)
     assert x.shape == (0, 3)

@@ -10,10 +10,12 @@ import torch
 from diffsort import DiffSortNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.allocation import allocated
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.core.sorting import order_probability
+from throughline.discrete import ordering
 from throughline.discrete.ordering import GroupOrderingLoss, group_ordering_loss
 
 D64 = torch.float64
@@ -149,6 +151,50 @@ def test_agrees_with_a_loop_over_anchors(views: int, positive_views: int | None,
     torch.testing.assert_close(ours, expected)
     torch.testing.assert_close(*(torch.autograd.grad(loss, z) for loss in (ours, expected)))
     torch.testing.assert_close(criterion(list(z)), expected)
+
+
+@pytest.mark.parametrize("first", [0, 8])
+def test_gradient_from_the_keys_compared_with_is_that_of_all(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of anchors that lie anywhere among the keys: sums of rows against products, and autograd's of the definition."""
+    anchors, keys = noise(3, 32, 6).requires_grad_(), noise(3, 64, 6, seed=1)
+    found = ordering._Similarities.apply(anchors, keys, first, 2, 2)
+    table = anchors @ keys.mT
+    own = torch.eye(32, 64, dtype=torch.bool).roll(first, 1)
+    negative = table.masked_fill(own, -torch.inf).topk(2).values
+    positive = torch.stack([(anchors * keys[p, first : first + 32]).sum(-1) for p in range(2)], -1)
+    torch.testing.assert_close(found[0], positive)
+    torch.testing.assert_close(found[1].sort(descending=True).values, negative)
+    gradients = []
+    for few in (1, math.inf):  # sums of rows, then products
+        monkeypatch.setattr(ordering, "FEW", few)
+        loss = found[0].sin().sum() + found[1].square().sum()
+        gradients.append(torch.autograd.grad(loss, anchors, retain_graph=True)[0])
+    expected = torch.autograd.grad(positive.sin().sum() + negative.square().sum(), anchors)[0]
+    torch.testing.assert_close(gradients[0], expected)
+    torch.testing.assert_close(gradients[1], expected)
+
+
+def test_unit_length_and_its_gradient_are_those_of_torch() -> None:
+    lengths = torch.tensor([0.0, 1e-12, 1e-8, 3e-8, 1.0, 1e18])[:, None]
+    z = F.normalize(noise(6, 5).float(), dim=-1) * lengths
+    pull = noise(6, 5, seed=1).float()
+    both = []
+    for unit in (ordering._Unit.apply, functools.partial(F.normalize, dim=-1, eps=1e-8)):
+        x = z.clone().requires_grad_()
+        made = unit(x)
+        both.append((made, torch.autograd.grad((made * pull).sum(), x)[0]))
+    torch.testing.assert_close(both[0][0], both[1][0], rtol=0, atol=0)
+    torch.testing.assert_close(both[0][1] * lengths, both[1][1] * lengths)
+
+
+def test_training_keeps_little_beside_the_units_and_their_gradient() -> None:
+    """At the highest point two tensors like the views, and a table of similarities of which there is one at a time."""
+    z = noise(2, 256, 1024).float().requires_grad_()
+    criterion = GroupOrderingLoss(10)
+    size, table = 4 * z.numel(), 4 * 2 * 256 * 256
+    criterion(z).backward()
+    z.grad = None
+    assert allocated(lambda: torch.autograd.grad(criterion(z), z)) < 2.2 * size + 2 * table
 
 
 def test_the_paper_defaults() -> None:

@@ -12,13 +12,14 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.func import grad, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_structure
 
 from throughline.core._trees import Tree, tree_map, tree_unflatten
 
-__all__ = ["Loss", "eager", "gradients", "pullback", "second_derivatives", "slope"]
+__all__ = ["Loss", "eager", "gradients", "pullback", "second_derivatives", "slope", "tracked"]
 
 Loss = Callable[[Any, Any], Tensor]
 Product = Callable[[Tree], Tree]
@@ -31,7 +32,7 @@ def gradients(loss: Loss, x: Tree, y: Tree, name: str, *, inner: bool = True) ->
     if transformed():
         return grad(checked, argnums=(0, 1))(x, y) if inner else (grad(checked)(x, y), None)
     with torch.enable_grad():
-        x, y = _leaves(x), _leaves(y) if inner else tree_map(Tensor.detach, y)
+        x, y = tracked(x), tracked(y) if inner else tree_map(Tensor.detach, y)
         value = checked(x, y)
     wanted = tree_flatten((x, y) if inner else (x,))[0]
     found = torch.autograd.grad(value, wanted, allow_unused=True) if value.requires_grad else (None,) * len(wanted)
@@ -78,17 +79,18 @@ def second_derivatives(loss: Loss, x: Tree, y: Tree, name: str) -> tuple[Product
         mixed: Product = vjp(lambda x: slope(loss, x, y, name), x)[1]
         return lambda p: curvature(p)[0], lambda p: mixed(p)[0]
     with torch.enable_grad():
-        x, y = _leaves(x), _leaves(y)
+        x, y = tracked(x), tracked(y)
         first = slope(loss, x, y, name)
     return _named(pullback(first, y), name), _named(pullback(first, x), name)
 
 
-def pullback(result: Tree, argument: Tree) -> Product:
-    """p -> the gradient of ⟨result, p⟩ in the argument, whose graph is kept; zeros for what it does not reach."""
-    outputs, (leaves, spec) = tree_flatten(result)[0], tree_flatten(argument)
+def pullback(result: Tree, argument: Tree, *, keep: bool = True) -> Product:
+    """p -> the gradient of ⟨result, p⟩ in the argument, whose graph is kept or spent; zeros for what it misses."""
+    leaves, spec = tree_flatten(argument)
+    outputs = [get_gradient_edge(o) if o.requires_grad else None for o in tree_flatten(result)[0]]  # not their values
 
     def pull(p: Tree) -> Tree:
-        pairs = [(o, v) for o, v in zip(outputs, tree_flatten(p)[0], strict=True) if o.requires_grad]
+        pairs = [(o, v) for o, v in zip(outputs, tree_flatten(p)[0], strict=True) if o is not None]
         if not pairs:
             return tree_map(torch.zeros_like, tree_map(Tensor.detach, argument))
         with _twice():
@@ -96,7 +98,7 @@ def pullback(result: Tree, argument: Tree) -> Product:
                 [o for o, _ in pairs],
                 leaves,
                 [v for _, v in pairs],
-                retain_graph=True,
+                retain_graph=keep,
                 allow_unused=True,
                 materialize_grads=True,
             )
@@ -145,7 +147,8 @@ def _named(product: Product, name: str) -> Product:
     return call
 
 
-def _leaves(tree: Tree) -> Tree:
+def tracked(tree: Tree) -> Tree:
+    """The tensors, each a leaf of a graph of its own."""
     return tree_map(lambda leaf: leaf.detach().requires_grad_(), tree)
 
 

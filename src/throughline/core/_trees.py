@@ -46,22 +46,23 @@ def check_like(tree: Tree, like: Tree, name: str, other: str) -> None:
 def dot(a: Tree, b: Tree, batch_dims: int = 0) -> Tensor:
     """Σ ⟨a, b⟩ over the leaves, in float32 at least; the first ``batch_dims`` dimensions are kept."""
     parts: list[Tensor] = []
-    for u, v in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
-        shape = (*u.shape[:batch_dims], math.prod(u.shape[batch_dims:]))
-        with torch.autocast(u.device.type, enabled=False):
+    left, right = tree_flatten(a)[0], tree_flatten(b)[0]
+    with torch.autocast(left[0].device.type, enabled=False):
+        for u, v in zip(left, right, strict=True):
+            shape = (*u.shape[:batch_dims], math.prod(u.shape[batch_dims:]))
             parts.append(torch.linalg.vecdot(widened(u).reshape(shape), widened(v).reshape(shape)))
     return sum(parts[1:], parts[0])
 
 
-def add_scaled(a: Tree, scale: Tensor | float, b: Tree) -> Tree:
-    """``a + scale · b``; a scale of leading dimensions alone is spread over the others."""
+def add_scaled(a: Tree, scale: Tensor | float, b: Tree, *, out: Tree | None = None) -> Tree:
+    """``a + scale · b``, written to ``out`` if given; a scale of leading dimensions alone is spread over the others."""
 
-    def add(u: Tensor, v: Tensor) -> Tensor:
+    def add(u: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
         if not isinstance(scale, Tensor):
-            return u.add(v, alpha=scale)
-        return torch.addcmul(u, scale.to(u.dtype).reshape(scale.shape + (1,) * (u.dim() - scale.dim())), v)
+            return torch.add(u, v, alpha=scale, out=out)
+        return torch.addcmul(u, scale.to(u.dtype).reshape(scale.shape + (1,) * (u.dim() - scale.dim())), v, out=out)
 
-    return tree_map(add, a, b)
+    return tree_map(add, a, b) if out is None else tree_map(add, a, b, out)
 
 
 def widened(leaf: Tensor) -> Tensor:

@@ -16,7 +16,17 @@ from torch import Tensor
 from torch.func import vjp
 from torch.utils._pytree import tree_flatten, tree_structure
 
-from throughline.core._derivatives import Loss, eager, gradients, pullback, second_derivatives, slope, transformed
+from throughline.core._derivatives import (
+    Loss,
+    eager,
+    gradients,
+    pullback,
+    second_derivatives,
+    slope,
+    tracked,
+    transformed,
+)
+from throughline.core._descent import recomputed_descent
 from throughline.core._trees import Tree, add_scaled, check_like, dot, leaves_of, tree_map, tree_unflatten, widened
 from throughline.core.implicit import check_solver, conjugate_gradient, neumann_series
 
@@ -83,7 +93,8 @@ def hypergradient(
         epsilon: of finite_difference: y moves by ``epsilon`` in norm, in float32 at least, which ``inner_loss`` must
             take.
         init: of cg, like ``inner_params``; the `adjoint` of the step before is a good one.
-        checkpoint: of unrolled: keep the y's only, and compute each step once more on the way back.
+        checkpoint: of unrolled: compute each step once more on the way back. The y's and graphs of a step that are held
+            take about √(2·steps·|y|·(|y| + |graph|)), and never more than all y's and one graph.
 
     Returns:
         The estimate, like ``outer_params``, detached; zeros for what neither loss depends on.
@@ -277,14 +288,16 @@ def _solve(curvature: Callable[[Tree], Tree], y: Tree, v: Tree, method: str, opt
 
 
 def _unrolled(loss: Loss, x: Tree, y: Tree, options: dict[str, Any]) -> tuple[Tree, Callable[[Tree], Tree]]:
-    """The end of the descent, and v -> ∇_x⟨end, v⟩."""
+    """The end of the descent, and v -> ∇_x⟨end, v⟩, once."""
     if transformed():
         end, pull, *_ = vjp(lambda x: unroll(loss, x, y, **options), x)
         return end, lambda v: pull(v)[0]
+    if options.pop("checkpoint"):
+        return recomputed_descent(loss, x, y, **options)
+    x = tracked(x)
     with torch.enable_grad():
-        x = tree_map(lambda leaf: leaf.detach().requires_grad_(), x)
         end = unroll(loss, x, tree_map(Tensor.detach, y), **options)
-    return end, pullback(end, x)
+    return tree_map(Tensor.detach, end), pullback(end, x, keep=False)
 
 
 def _finite_difference(outer: Loss, inner: Loss, x: Tree, y: Tree, *, lr: float, epsilon: float) -> Tree:

@@ -67,14 +67,15 @@ def conjugate_gradient(
 
     target = tree_map(widened, b)
     if init is None:
-        x, residual = tree_map(torch.zeros_like, target), target
+        x, residual = tree_map(torch.zeros_like, target), tree_map(torch.clone, target)
     else:
         check_like(init, b, "init", "b")
-        x = tree_map(widened, init)
+        x = tree_map(torch.clone, tree_map(widened, init))
         residual = add_scaled(target, -1.0, product(x))
-    direction = residual
+    direction = tree_map(torch.clone, residual)
+    add = _adding()
     size = dot(residual, residual, batch_dims)
-    enough = tol**2 * dot(target, target, batch_dims)
+    enough = tol**2 * (size if init is None else dot(target, target, batch_dims))
     lost = ~enough.isfinite()  # the systems whose answer is NaN
     active = size > enough
     flat = torch.zeros_like(active)  # the systems that met a direction without positive curvature
@@ -87,10 +88,10 @@ def conjugate_gradient(
         flat = flat | (active & (curvature <= 0))
         active = active & (curvature > 0)
         step = torch.where(active, size / torch.where(active, curvature, 1), 0)
-        x = add_scaled(x, step, direction)
-        residual = add_scaled(residual, -step, image)
+        x = add(x, step, direction, x)
+        residual = add(residual, -step, image, residual)
         before, size = size, torch.where(active, dot(residual, residual, batch_dims), size)
-        direction = add_scaled(residual, torch.where(active, size / torch.where(active, before, 1), 0), direction)
+        direction = add(residual, torch.where(active, size / torch.where(active, before, 1), 0), direction, direction)
         active = active & (size > enough)
     if not transformed() and bool(flat.any()):
         warnings.warn(
@@ -130,10 +131,11 @@ def neumann_series(matvec: Callable[[Tree], Tree], b: Tree, *, lr: float, steps:
     leaves_of(b, "b")
     check_solver(steps=steps, lr=lr)
     dtypes = tree_map(lambda leaf: leaf.dtype, b)
-    total = term = tree_map(widened, b)
-    for step in range(steps):
-        term = add_scaled(term, -lr, matvec(tree_map(Tensor.to, term, dtypes)))
-        total = tree_map(Tensor.add_, total, term) if step else add_scaled(total, 1.0, term)  # b stays as it is
+    total, term = (tree_map(torch.clone, tree_map(widened, b)) for _ in range(2))
+    add = _adding()
+    for _ in range(steps):
+        term = add(term, -lr, matvec(tree_map(Tensor.to, term, dtypes)), term)
+        total = add(total, 1.0, term, total)
     return tree_map(lambda leaf, dtype: (lr * leaf).to(dtype), total, dtypes)
 
 
@@ -144,6 +146,13 @@ def check_solver(*, steps: int = 1, **positive: float) -> None:
     for name, value in positive.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def _adding() -> Callable[[Tree, Tensor | float, Tree, Tree], Tree]:
+    """`add_scaled`, in place wherever the iterates are in no gradient and in no transform."""
+    if torch.is_grad_enabled() or transformed():
+        return lambda a, scale, b, out: add_scaled(a, scale, b)
+    return lambda a, scale, b, out: add_scaled(a, scale, b, out=out)
 
 
 def _visible(mask: Tensor) -> bool:

@@ -62,7 +62,8 @@ class RecursiveRidge(nn.Module):
     The *information* form keeps the Gram matrix and XᵀY and solves when ``weight`` is read. It is additive: learners
     `merge`, and rounding does not grow with the number of updates. The *covariance* form keeps R = (XᵀX + γI)⁻¹ and
     the weights themselves (eqs. 2 and 3), in the gain form with a Cholesky factor of I + XRXᵀ; take it to read the
-    weights after every small batch. Targets may widen at any time: a new column counts as zeros until then.
+    weights after every small batch. Rows cost O(d²) each in either form, a read O(d³) in the information form and
+    nothing in the other; memory is O(d²). Targets may widen at any time: a new column counts as zeros until then.
 
     The state lives in buffers, γ included; `load_state_dict` restores a stream in the middle at any
     ``out_features``. Nothing here is differentiable. Keep it in double precision: that is what makes it exact.

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughline.core._derivatives import transformed
 from throughline.core.checks import check_floating
 from throughline.core.sorting import Distribution, Network, check_relaxation, relaxed_sort
 
 __all__ = ["GroupOrderingLoss", "group_ordering_loss"]
 
+SHORTEST = 1e-8  # length of an embedding that is brought to unit length
+FEW = 16  # a sum of rows pays when they are fewer than this share of all
 SMALLEST = 1e-12  # a logarithm's gradient is that at this mass, below it too
 
 
@@ -143,13 +146,13 @@ class GroupOrderingLoss(nn.Module):
         if self.gather_distributed and not _distributed():
             raise ValueError("gather_distributed=True needs an initialised torch.distributed process group")
         with torch.autocast(z.device.type, enabled=False):
-            anchors = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1, eps=1e-8)
-            keys = anchors.detach() if self.stop_gradient else anchors
-            negative = self._hardest(anchors, keys)
-            between = torch.einsum("vbd,pbd->vbp", anchors, keys[:positive_views])
+            wide = z.to(torch.promote_types(z.dtype, torch.float32))
+            anchors: Tensor = _Unit.apply(wide)  # type: ignore[no-untyped-call]
+            keys, first = self._keys(anchors.detach() if self.stop_gradient else anchors.view_as(anchors))
+            between, negative, _ = _Similarities.apply(anchors, keys, first, positive_views, self.negatives)  # type: ignore[no-untyped-call]
             # a positive view is not its own positive, so that it has one positive fewer than a small crop
-            first = torch.arange(positive_views - 1, device=z.device)
-            others = first + (first >= torch.arange(positive_views, device=z.device)[:, None])
+            others = torch.arange(positive_views - 1, device=z.device)
+            others = others + (others >= torch.arange(positive_views, device=z.device)[:, None])
             large = between[:positive_views].gather(-1, others[:, None].expand(-1, z.shape[1], -1))
             groups = [(large, negative[:positive_views])]
             if positive_views < len(z):
@@ -167,9 +170,9 @@ class GroupOrderingLoss(nn.Module):
             loss = torch.cat(losses).mean()
         return _like_input(loss, z.dtype)
 
-    def _hardest(self, anchors: Tensor, keys: Tensor) -> Tensor:
-        """The K largest similarities of every anchor to other samples of its view, ``(V, B, K)``."""
-        batch, first = anchors.shape[1], 0
+    def _keys(self, keys: Tensor) -> tuple[Tensor, int]:
+        """What anchors are compared with, ``(V, B or more, D)``, and the place of the first anchor in it."""
+        first = 0
         if self.gather_distributed:
             sizes = _sizes(keys)
             first = sum(sizes[: torch.distributed.get_rank()])
@@ -179,9 +182,7 @@ class GroupOrderingLoss(nn.Module):
                 f"negatives must be smaller than the batch, the anchor itself being none: {self.negatives} negatives "
                 f"need a batch of at least {self.negatives + 1}, got {keys.shape[1]}"
             )
-        similarity = anchors @ keys.mT
-        anchor = torch.eye(batch, keys.shape[1], dtype=torch.bool, device=keys.device).roll(first, 1)
-        return similarity.masked_fill(anchor, -torch.inf).topk(self.negatives, sorted=False).values
+        return keys, first
 
     def extra_repr(self) -> str:
         return (
@@ -227,6 +228,80 @@ def _sizes(keys: Tensor) -> list[int]:
     if 0 in found:  # told to every process, so that none waits for one that has stopped
         raise ValueError(f"views must hold a sample in every process, got batches of {', '.join(map(str, found))}")
     return found
+
+
+class _Unit(torch.autograd.Function):
+    """`F.normalize` along the last dimension; its gradient needs no memory beside its result."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor) -> Tensor:
+        return F.normalize(z, dim=-1, eps=SHORTEST)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+        inverse = 1 / length.clamp_min(SHORTEST)
+        along = torch.where(length >= SHORTEST, (grad.unsqueeze(-2) @ z.unsqueeze(-1)).squeeze(-1), 0)
+        return torch.addcmul(grad, z, -along * inverse * inverse).mul_(inverse)
+
+
+class _Similarities(torch.autograd.Function):
+    """Of anchors ``(V, B, D)`` to keys ``(V, B or more, D)``: to P positives, to the K hardest of the own view, and the
+    places of these.
+
+    An anchor's gradient is a weighted sum of the P + K keys that it was compared with, which are few beside all.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        anchors: Tensor, keys: Tensor, first: int, positive_views: int, negatives: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        positive = torch.einsum("vbd,pbd->vbp", anchors, _positives(anchors, keys, first, positive_views))
+        similarity = anchors @ keys.mT
+        similarity.diagonal(first, 1, 2).fill_(-torch.inf)
+        return positive, *similarity.topk(negatives, sorted=False)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        anchors, keys, *ctx.arguments, _ = inputs
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(anchors, keys, output[2])
+
+    @staticmethod
+    def backward(ctx: Any, of_positive: Tensor, of_negative: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        anchors, keys, hardest = ctx.saved_tensors
+        first, positive_views = ctx.arguments
+        views, batch, count = len(anchors), anchors.shape[1], keys.shape[1]
+        by_keys = ctx.needs_input_grad[1]
+        if not (by_keys or transformed()) and FEW * (hardest.shape[-1] + positive_views) <= count:
+            row = torch.arange(views * count, device=keys.device).view(views, count)
+            positives = row[:positive_views, first : first + batch].T.expand(views, -1, -1)
+            compared = torch.cat([positives, row[:, :1, None] + hardest], -1).flatten(0, 1)
+            weights = torch.cat([of_positive, of_negative], -1).flatten(0, 1)
+            summed = F.embedding_bag(compared, keys.flatten(0, 1), per_sample_weights=weights, mode="sum")
+            return summed.view_as(anchors), None, None, None, None
+        table = of_negative.new_zeros(views, batch, count).scatter_(-1, hardest, of_negative)
+        positives = _positives(anchors, keys, first, positive_views)
+        by_anchors = (table @ keys).add_(torch.einsum("vbp,pbd->vbd", of_positive, positives))
+        if not by_keys:
+            return by_anchors, None, None, None, None
+        found = table.mT @ anchors
+        _positives(anchors, found, first, positive_views).add_(torch.einsum("vbp,vbd->pbd", of_positive, anchors))
+        return by_anchors, found, None, None, None
+
+
+def _positives(anchors: Tensor, keys: Tensor, first: int, views: int) -> Tensor:
+    """Of all anchors, ``(P, B, D)``."""
+    return keys[:views, first : first + anchors.shape[1]]
 
 
 class _Gather(torch.autograd.Function):

@@ -70,7 +70,7 @@ def test_tour_length_is_differentiable_batched_and_skips_padding() -> None:
 
 def test_held_karp_fits_its_bounds() -> None:
     table = 8 * 2**15 * 15
-    from benchmarks.harness import one_thread, peak_bytes
+    from benchmarks.machine import one_thread, peak_bytes
 
     points = uniform(16, 2)
     solve_tsp(points)

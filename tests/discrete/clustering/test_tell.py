@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
+from tests.allocation import allocated
 from torch import Tensor, nn
 
-from throughline.discrete.clustering import TELL, tell
+from throughline.discrete.clustering import TELL, KMeansLayer, tell
 
 DIGITS = load_digits().data / 16
 LABELS = load_digits().target
@@ -34,6 +34,22 @@ def lloyd(x: np.ndarray, centers: np.ndarray) -> float:
         labels = (x @ centers.T).argmax(1)
         centers = normalize(np.stack([x[labels == j].sum(0) for j in range(len(centers))]))
     return float((2 - 2 * (x @ centers.T).max(1)).sum())
+
+
+def test_a_step_on_the_sphere_is_that_of_the_loss() -> None:
+    """The layer's documented training loop, by autograd; rows of zeros too."""
+    x = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:3] = 0
+    layers = [KMeansLayer(6, 5, generator=torch.Generator().manual_seed(1)).double() for _ in range(2)]
+    one, other = (torch.optim.Adadelta(layer.parameters()) for layer in layers)
+    for _ in range(3):
+        tell.spherical_step_(layers[0], x, one)
+        other.zero_grad()
+        layers[1].loss(x).backward()
+        layers[1].normalize_gradient_()
+        other.step()
+        layers[1].project_()
+        torch.testing.assert_close(layers[0].weight, layers[1].weight, rtol=1e-12, atol=0)
 
 
 def test_online_steps_are_those_of_mini_batch_k_means() -> None:
@@ -164,25 +180,10 @@ def test_many_rows_need_no_more_memory_than_a_chunk(unit: bool, monkeypatch: pyt
     rows, k = 400_000, 32
     x = np.random.default_rng(0).standard_normal((rows, 8), dtype=np.float32)  # 13 MB
     fitted = TELL(k, normalize=unit, max_epochs=1, batch_size=8192, random_state=0)
-    peaks = [peak(lambda: fitted.fit(x)), peak(lambda: fitted.predict(x))]
+    peaks = [allocated(lambda: fitted.fit(x)), allocated(lambda: fitted.predict(x))]
     table = rows * k * 4  # of all distances, 51 MB; with features beside it would be 410 MB
     assert peaks[0] < 40 * rows + table / 10, peaks  # the order of the rows and their labels
     assert peaks[1] < 16 * rows + table / 10, peaks
-
-
-def peak(call: Any) -> int:
-    """Bytes of NumPy and of torch at the highest point of a call: tracemalloc sees the one, a profile the other."""
-    tracemalloc.start()
-    with torch.profiler.profile(profile_memory=True) as profile:
-        call()
-    python = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    height = highest = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            height += event.nbytes()
-            highest = max(highest, height)
-    return python + highest
 
 
 # ---- with a network ----

@@ -37,7 +37,7 @@ def test_slices_keep_within_their_bytes() -> None:
 
 MEASURE = """
 import torch
-from benchmarks.harness import one_thread, peak_bytes
+from benchmarks.machine import one_thread, peak_bytes
 from throughline.discrete.pointer.scores import additive_scores
 B, m, n, H = 16, 64, 64, 128
 def plain(q, k, v):

@@ -1,6 +1,7 @@
 """Convex potentials: convexity, closed forms, the official arithmetic."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from throughline.physics.proximal import (
     InputConvexCNN,
@@ -142,6 +144,47 @@ def test_starts_as_the_paper_has_it() -> None:
     assert 0.4 < share < 0.6
     assert psi.strong_convexity == 0.02
     assert plain.strong_convexity == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("strides", [2, (2, 1), (1, 2, 2)])
+def test_gradient_is_autograds_with_derivatives_of_two_orders(channels: int, strides: int | tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    psi = InputConvexCNN(channels, 8, hidden=5, strides=strides, head=6, strong_convexity=0.3).double()
+    with torch.no_grad():
+        for layer in list(psi.convex)[1:]:
+            layer.weight.copy_(torch.rand(layer.weight.shape, generator=seeded(1)) / 10)  # type: ignore[union-attr]
+    x = torch.randn(3, channels, 8, 8, dtype=torch.float64, generator=seeded(2)).requires_grad_()
+    (expected,) = torch.autograd.grad(psi(x).sum(), x, create_graph=True)
+    found, toward = psi.gradient(x), torch.randn(x.shape, dtype=torch.float64, generator=seeded(3))
+    torch.testing.assert_close(found, expected)
+    variables = [x, *psi.parameters()]
+    for _ in range(2):  # the derivatives of a directional derivative, and the next ones
+        found, expected = (
+            torch.autograd.grad(
+                (f * toward).sum(), variables, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for f in (found, expected)
+        )
+        torch.testing.assert_close(found, expected)
+        found, expected = found[0], expected[0]
+
+
+def test_training_step_convolves_no_images_with_images() -> None:
+    """The kernels of all convolutions in the second derivative are kernels."""
+    f, x = LearnedProximalNetwork(cnn()), torch.randn(2, 2, 8, 8, dtype=torch.float64, generator=seeded())
+    sides = []
+
+    class Kernels(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.convolution.default:
+                sides.append(args[1].shape[-1])
+            return func(*args, **(kwargs or {}))
+
+    with Kernels():
+        f(x).square().sum().backward()
+    assert sides
+    assert set(sides) == {3}
 
 
 class Official(nn.Module):

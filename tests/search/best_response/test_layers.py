@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from throughline.search.best_response import BestResponseConv2d, BestResponseLinear
 
@@ -52,6 +54,30 @@ def test_linear_is_a_loop_over_samples(bias: bool, middle: tuple[int, ...]) -> N
     one = F.linear(x, *formed(layer, hyper[0]))
     torch.testing.assert_close(layer(x, hyper[0]), one)
     torch.testing.assert_close(layer(x, hyper[:1].expand(7, -1)), one)
+
+
+class Products(TorchDispatchMode):
+    """The shapes of what matrix products give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+def test_gradients_of_the_gates_are_products_of_few_rows() -> None:
+    """One of as few columns costs many times as much."""
+    layer = BestResponseLinear(5, 6, N)
+    with Products() as products:
+        layer(normal(7, 5).float(), normal(7, N).float()).sum().backward()
+    assert products.shapes.count((N, 6)) == 2  # of V and of C
+    assert (6, N) not in products.shapes
+    assert products.shapes.count((7, 6)) == 4  # Wx, W_h x, Vλ and Cλ
 
 
 @pytest.mark.parametrize(

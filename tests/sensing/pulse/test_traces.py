@@ -9,6 +9,7 @@ import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.allocation import allocated
 from tests.sensing.pulse.samples import FS, traces, wave
 from torch import Tensor
 
@@ -63,8 +64,31 @@ def test_frames_behind_the_last_full_window_are_zero() -> None:
 def test_pos_in_parts_is_pos_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = traces(5)
     whole = pos(rgb, FS)
-    monkeypatch.setattr(_traces, "CHUNK", 2 * 3 * 83 * 48 * 8)
+    monkeypatch.setattr(_traces, "CHUNK", 2 * rgb.shape[-2])
     torch.testing.assert_close(pos(rgb, FS), whole, rtol=0, atol=0)
+
+
+def test_pos_is_zero_where_the_picture_stands_still() -> None:
+    """Exactly, in the frames all of whose windows are frozen."""
+    rgb = traces(frames=400).float()
+    rgb[100:260] = rgb[100]
+    made = pos(rgb, FS)
+    assert (made[147:213] == 0).all()
+    assert (made[[146, 213]] != 0).all()
+
+
+def test_pos_keeps_the_digits_of_a_weak_pulse() -> None:
+    """In single precision, with light that changes a thousand times as much as the pulse."""
+    rgb = (traces(2, frames=300) * (1 + 0.4 * wave(300, 20)[:, None])).float()
+    expected = np.stack([slow_pos(one, FS) for one in rgb.double().numpy()])
+    torch.testing.assert_close(pos(rgb, FS).double(), torch.from_numpy(expected), rtol=1e-6, atol=1e-8)
+
+
+def test_pos_lays_no_windows_out() -> None:
+    rgb = traces(8, frames=3000).float()
+    pos(rgb, FS)
+    windows = 4 * 3 * 8 * (3000 - 47) * 48
+    assert allocated(lambda: pos(rgb, FS)) < windows
 
 
 @pytest.mark.parametrize("method", [pos, chrom])

@@ -123,7 +123,8 @@ def relaxed_sort(
 class RelaxedSort:
     """A relaxed permutation P of every problem, as an operator; made by `relaxed_sort`.
 
-    P is doubly stochastic. ``apply`` and ``adjoint`` cost O(nL) per vector, ``matrix`` costs O(n²L).
+    P is doubly stochastic. ``apply`` and ``adjoint`` cost O(nL) per vector, ``matrix`` costs O(n²L): time, and
+    memory for gradients.
     """
 
     values: Tensor  # (..., n): the relaxed sorted values P x

@@ -22,7 +22,8 @@ def first_centers(
     if init == "k-means":
         fitted = KMeans(clusters, n_init=10, random_state=rng).fit(points)
         return np.asarray(fitted.cluster_centers_)
-    near = points if directions else points - points.mean(0, dtype=np.float64)  # an offset costs no digits
+    # an offset costs no digits; in float64, for scikit-learn would widen float32 again with every centre
+    near = points.astype(np.float64) if directions else points - points.mean(0, dtype=np.float64)
     _, chosen = kmeans_plusplus(near, clusters, random_state=rng)
     centers: NDArray[np.floating] = points[chosen]
     # equal points are chosen only when there are no others; of equal directions the last digits differ

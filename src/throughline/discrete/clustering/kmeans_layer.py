@@ -3,6 +3,8 @@
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +91,7 @@ class KMeansLayer(nn.Module):
             ValueError: the last dimension is not ``n_features``.
         """
         x = self._samples(x)
-        return self._logits(x, self.weight.to(x.dtype))
+        return self._logits(x, self.weight)
 
     def distances(self, x: Tensor) -> Tensor:
         """Squared distances of ``x`` (of x/‖x‖ with ``normalize``) to all centres, ``(..., D)`` to ``(..., K)``.
@@ -107,11 +109,7 @@ class KMeansLayer(nn.Module):
         Errors are those of `forward`, and ValueError for NaN and infinities; where values cannot be looked at (under
         torch.compile and torch.func) these get -1.
         """
-        best, place = self._logits(*self._centred(x)).max(-1)
-        lost = ~best.isfinite()
-        if readable(lost) and bool(lost.any()):
-            raise ValueError("x must be finite, got NaN, an infinity or what overflows")
-        return place.masked_fill(lost, -1)
+        return nearest(self, x)[0]
 
     def loss(self, x: Tensor, *, hard: bool = True) -> Tensor:
         """Mean over samples of the squared distance to the nearest centre, or of its mean under the soft assignment.
@@ -126,10 +124,10 @@ class KMeansLayer(nn.Module):
             return (logits.softmax(-1) * self._squared(x, logits)).sum(-1).mean()
         with torch.no_grad():
             labels = self._logits(x, weight).argmax(-1)
-        nearest = F.embedding(labels, weight / (2 * self.alpha))
+        center = F.embedding(labels, weight.to(x.dtype) / (2 * self.alpha))
         if self.normalize:
-            return (x.square().sum(-1) + 1 - 2 * (x * nearest).sum(-1)).mean()
-        return (x - nearest).square().sum(-1).mean()
+            return (x.square().sum(-1) + 1 - 2 * (x * center).sum(-1)).mean()
+        return (x - center).square().sum(-1).mean()
 
     @torch.no_grad()
     def set_centers_(self, centers: Tensor) -> None:
@@ -165,17 +163,21 @@ class KMeansLayer(nn.Module):
         return unit(x) if self.normalize else x
 
     def _centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples and weight seen from the middle of the centres: distances stay, an offset cancels no digits."""
+        """Samples and weight seen from the middle of the centres: distances stay, an offset cancels no digits.
+
+        The weight keeps the digits that it has.
+        """
         x = self._samples(x)
         if self.normalize:
             return x, self.weight.to(x.dtype)
         weight = self.weight.to(torch.promote_types(self.weight.dtype, x.dtype))
         middle = (weight.detach().mean(0) / (2 * self.alpha)).to(x.dtype)
-        return x - middle, (weight - 2 * self.alpha * middle.to(weight.dtype)).to(x.dtype)
+        return x - middle, weight - 2 * self.alpha * middle.to(weight.dtype)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.to(x.dtype)
         bias = None if self.normalize else weight.square().sum(-1) / (-4 * self.alpha)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return F.linear(x, weight, bias)
 
     def _squared(self, x: Tensor, logits: Tensor) -> Tensor:
@@ -184,6 +186,25 @@ class KMeansLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.n_features}, {self.n_clusters}, alpha={self.alpha}, normalize={self.normalize}"
+
+
+@torch.no_grad()
+def nearest(layer: KMeansLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `KMeansLayer.assign` returns, with the samples and the centres that it has compared."""
+    x, weight = layer._centred(x)
+    best, labels = layer._logits(x, weight).max(-1)
+    known = best.isfinite()
+    if not readable(known):
+        labels = labels.masked_fill(~known, -1)
+    elif not known.all():
+        raise ValueError("x must be finite, got NaN, an infinity or what overflows")
+    return labels, x, weight / (2 * layer.alpha)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast; nothing at all where there is none, for small products notice a context."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
 
 
 def unit(x: Tensor) -> Tensor:

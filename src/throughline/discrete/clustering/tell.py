@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from throughline.core.checks import integer
 from throughline.discrete.clustering.first_centers import first_centers
-from throughline.discrete.clustering.kmeans_layer import KMeansLayer, unit
+from throughline.discrete.clustering.kmeans_layer import KMeansLayer, nearest, unit
 
 __all__ = ["TELL"]
 
@@ -247,11 +247,7 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
 
     def _move_centers(self, z: Tensor) -> None:
         if self.normalize:
-            self._adadelta.zero_grad()  # in odd epochs the networks' loss has left a gradient
-            self.layer_.loss(z).backward()  # type: ignore[no-untyped-call]
-            self.layer_.normalize_gradient_()
-            self._adadelta.step()
-            self.layer_.project_()
+            spherical_step_(self.layer_, z, self._adadelta)
         else:
             online_step_(self.layer_, z, self._received)
 
@@ -264,12 +260,12 @@ class TELL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Base
     @torch.no_grad()
     def _nearest(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], float]:
         """The nearest centre of every row, and the sum of its squared distances."""
-        labels, inertia, centers = [], 0.0, self.layer_.centers
+        labels, inertia = [], 0.0
         for z in self._latents(rows):
-            nearest = self.layer_.assign(z)
-            apart = (unit(z) if self.normalize else z) - centers[nearest]  # exact where ‖x‖² - 2xΩ + ‖Ω‖² cancels
-            inertia += float(apart.square().sum(dtype=torch.float64))
-            labels.append(nearest.to(torch.int32).cpu().numpy())
+            places, seen, centers = nearest(self.layer_, z)
+            apart = seen - F.embedding(places, centers.to(seen.dtype))  # exact where ‖x‖² - 2xΩ + ‖Ω‖² cancels
+            inertia += float(apart.square_().sum(-1).sum(dtype=torch.float64))
+            labels.append(places.to(torch.int32).cpu().numpy())
         return np.concatenate(labels), inertia
 
     @torch.no_grad()
@@ -350,12 +346,21 @@ def _device(module: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
+def spherical_step_(layer: KMeansLayer, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """The step of the paper: against the gradient of `KMeansLayer.loss`, -Σ_{i∈j} x_i/(αn), at a length of its own."""
+    labels, x, centers = nearest(layer, x)
+    layer.weight.grad = torch.zeros_like(centers).index_add_(0, labels, x).neg_()
+    layer.normalize_gradient_()
+    optimizer.step()
+    layer.project_()
+
+
+@torch.no_grad()
 def online_step_(layer: KMeansLayer, x: Tensor, received: Tensor) -> None:
     """Ω_j ← Ω_j + Σ_{i∈j}(x_i - Ω_j)/N_j over a batch, with N_j, ``received (K,)``, counted on."""
-    labels, centers = layer.assign(x), layer.centers
+    labels, seen, near = nearest(layer, x)
     number = torch.bincount(labels, minlength=layer.n_clusters)
     received += number
-    middle = centers.mean(0).to(x.dtype)  # sums are taken from there: rows are in float32, their offset may be large
-    sums = torch.zeros(centers.shape, dtype=x.dtype, device=x.device).index_add_(0, labels, x - middle)
-    gain = sums.to(centers.dtype) - number[:, None] * (centers - middle)
-    layer.set_centers_(centers + gain / received.clamp_min(1).to(centers.dtype)[:, None])
+    sums = torch.zeros(near.shape, dtype=x.dtype, device=x.device).index_add_(0, labels, seen)
+    gain = (sums - number[:, None] * near) / received.clamp_min(1)[:, None]
+    layer.set_centers_(layer.centers + gain)

@@ -20,7 +20,8 @@ class KeyValueBottleneck(nn.Module):
     A codebook sees its own fixed random projection of the embedding, its head. Keys are found first, from unlabelled
     embeddings, by the moving averages of a vector-quantised autoencoder, and move only in `update_keys` and `fit_keys`.
     Training changes the values that were fetched and no others, with plain SGD: momentum, weight decay and Adam change
-    others too. Nothing flows back into keys, projection or ``x``.
+    others too. Nothing flows back into keys, projection or ``x``. An embedding's look-up takes O(CK)
+    time and memory.
 
     Where torch.distributed runs, keys are found from the batches of all processes as from one, and are the same in
     each: all of them call `fit_keys` and `update_keys`. DistributedDataParallel counts the `usage` of all.

@@ -30,6 +30,7 @@ class PointerNetwork(nn.Module):
 
     "Pointer Networks", arXiv 1506.03134. The decoder's next input is the element pointed at; attention does not feed
     back into it. With known targets the decoder is therefore one call over all steps. One model serves every length.
+    Time and memory are O(nm), n elements pointed at m times.
 
     A target is a row of positions, `STOP` at its end and `PAD` behind it. Logits have a column for every input element
     and a last one for `STOP`.

@@ -43,7 +43,8 @@ class FunctionSpace:
 
     Input and output spaces of "Structure-Preserving Operator Learning" (arXiv 2410.01065). An unknown is a degree of
     freedom; those that periodic faces share are one. Everything in it is float64 on the CPU; results have the dtype
-    and device of the tensors that are given.
+    and device of the tensors that are given. A projection needs a sparse decomposition, once: of n unknowns in the
+    plane O(n^1.5) time and O(n log n) memory.
 
     Args:
         mesh: any mesh of lines, triangles, quadrilaterals, tetrahedra or hexahedra, curved ones too. Points that no

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from throughline.core._derivatives import eager, transformed
 from throughline.core.checks import check_floating
 from throughline.core.implicit import check_solver, conjugate_gradient
+from throughline.physics.proximal.convex_potentials import InputConvexCNN
 
 __all__ = ["LearnedProximalNetwork"]
 
@@ -70,6 +71,9 @@ class LearnedProximalNetwork(nn.Module):
             made: Tensor = torch.func.grad(lambda point: self._value(point).sum())(x)
             return made
         graph = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if type(self.potential) is InputConvexCNN and not torch.is_autocast_enabled(x.device.type):
+            with torch.inference_mode(False), torch.set_grad_enabled(graph):
+                return self.potential.gradient(x.clone() if x.is_inference() else x)
         with torch.inference_mode(False), torch.enable_grad():
             point = x if graph and x.requires_grad else _leaf(x)
             gradient: Tensor

@@ -22,7 +22,8 @@ class BestResponseLinear(nn.Linear):
     """A linear layer that responds to hyperparameters λ: y = Wx + b + (Vλ) ⊙ (W_h x) + (Cλ) ⊙ b_h (eqs. 7 and 8).
 
     Row i of W_h is scaled by (Vλ)ᵢ. With a λ for each sample this costs a second matrix product, and no weight is
-    formed; with one λ for all samples Ŵ(λ) is formed once, at the cost of a plain layer.
+    formed; with one λ for all samples Ŵ(λ) is formed once, at the cost of a plain layer. Growth is
+    that of ``nn.Linear``.
 
     Args:
         in_features, out_features, bias, device, dtype: as of ``nn.Linear``.
@@ -85,13 +86,17 @@ class BestResponseLinear(nn.Linear):
             hyper: λ, unconstrained, ``(n,)`` or ``(B, n)``. In a sequence ``(B, T, in)`` all steps get their sample's.
         """
         hyper = _check(self, input, hyper, least=2)
-        gate, shift = F.linear(hyper, self.weight_gate), _shift(self, hyper)
+        gate, shift = _gates(hyper, self.weight_gate), _shift(self, hyper)
         if hyper.ndim == 1:
             weight = torch.addcmul(self.weight, gate[:, None], self.response_weight)
             return F.linear(input, weight, shift)
         middle = (len(hyper), *(1,) * (input.ndim - 2), self.out_features)
-        made = F.linear(input, self.weight)  # in no gradient: it can be written to
-        made.add_(gate.view(middle) * F.linear(input, self.response_weight))  # addcmul has a slower gradient
+        if shift is not None and input.ndim == 2:  # the product is added to it: no pass of its own
+            made, shift = torch.addmm(shift, input, self.weight.mT), None
+        else:
+            made = F.linear(input, self.weight)
+        # made is in no gradient, so it can be written to; addcmul has a slower one
+        made.add_(gate.view(middle) * F.linear(input, self.response_weight))
         return made if shift is None else made.add_(shift.view(middle))
 
     def squared_norm(self, hyper: Tensor) -> Tensor:
@@ -185,7 +190,7 @@ class BestResponseConv2d(nn.Conv2d):
     def forward(self, input: Tensor, hyper: Tensor) -> Tensor:  # type: ignore[override]
         """Map ``input`` ``(B, in, height, width)`` at λ, ``(n,)`` or ``(B, n)``; without B where λ is ``(n,)``."""
         hyper = _check(self, input, hyper, least=4)
-        gate, shift = F.linear(hyper, self.weight_gate), _shift(self, hyper)
+        gate, shift = _gates(hyper, self.weight_gate), _shift(self, hyper)
         if hyper.ndim == 1:
             weight = torch.addcmul(self.weight, gate[:, None, None, None], self.response_weight)
             formed: Tensor = self._conv_forward(input, weight, shift)
@@ -250,7 +255,12 @@ def _shift(layer: Layer, hyper: Tensor) -> Tensor | None:
     """b̂(λ) = b + (Cλ) ⊙ b_h, in one small product."""
     if layer.bias is None or layer.bias_gate is None or layer.response_bias is None:
         return None
-    return F.linear(hyper, layer.bias_gate * layer.response_bias[:, None], layer.bias)
+    return _gates(hyper, layer.bias_gate * layer.response_bias[:, None], layer.bias)
+
+
+def _gates(hyper: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear`` of ``(out, n)`` laid out by columns: its gradient is then ΛᵀG, of n rows, not the slow GᵀΛ."""
+    return F.linear(hyper, matrix.mT.contiguous().mT, bias)
 
 
 def _squared_norm(layer: Layer, hyper: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class NeuralAcquisitionProcess(nn.Module):
 
     "End-to-End Meta-Bayesian Optimisation with Transformer Neural Processes" (NAP, arXiv 2305.15930). Trials are a set:
     there is no positional encoding. A candidate attends to the trials and to itself alone, so its score does not depend
-    on who else is offered, and costs O(n) beside n trials. Inputs are meant in [0, 1], outcomes scaled to [0, 1] with
-    large ones wanted. A category is given as columns of zeros and ones.
+    on who else is offered, and costs O(n) beside n trials, which cost O(n²) themselves, in time and memory. Inputs are
+    meant in [0, 1], outcomes scaled to [0, 1] with large ones wanted. A category is given as columns of zeros and ones.
 
     The parameters are those of ``nn.TransformerEncoder`` and are named as there.
 

@@ -20,7 +20,7 @@ class SensorLayout(nn.Module):
     A pixel's value is the mean radiance over its area: exact for rectangular layouts, ``samples`` × ``samples``
     midpoints per pixel weighted by the warp's Jacobian determinant for curvilinear ones. Deterministic, in training as
     in evaluation; gradients reach the layout and the image. ``requires_grad_(False)`` makes a fixed layout, with zero
-    curvature the uniform sensor.
+    curvature the uniform sensor. Time and memory are O(pixels) of the image.
 
     Args:
         size: sensor pixels, (height, width) or one number for both.

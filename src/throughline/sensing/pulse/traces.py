@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from throughline.core.checks import readable
 from throughline.sensing.pulse.checks import Rate, check_rgb, frame_rate
 from throughline.sensing.pulse.filters import constant
+from throughline.sensing.pulse.sliding import FIRST, SECOND, covariances, overlapped
 
 __all__ = ["chrom", "green", "pos"]
 
-CHUNK = 2**28  # bytes of unfolded windows that `pos` holds at a time
+CHUNK = 2**14  # frames that `pos` takes at a time, of one trace at least: what stays in a cache
 CHROM_BAND = (0.7, 2.5)  # Hz
 
 
@@ -82,11 +83,8 @@ def pos(rgb: Tensor, fs: Rate, *, window: float = 1.6) -> Tensor:
     tensor(72.0703)
     """
     x, length = _windowed(rgb, frame_rate(fs), window)
-    frames = x.shape[-2]
-    unfolded = 3 * (frames - length + 1) * length * x.element_size()
-    parts = torch.split(x, max(1, CHUNK // unfolded))
-    made = [_overlap_add(_pos_windows(part, length), frames, 1) for part in parts]
-    return torch.cat(made).reshape(rgb.shape[:-1]).to(rgb.dtype)
+    parts = torch.split(x, max(1, CHUNK // x.shape[-2]))
+    return torch.cat([_pos(part, length) for part in parts]).reshape(rgb.shape[:-1]).to(rgb.dtype)
 
 
 def green(rgb: Tensor) -> Tensor:
@@ -100,11 +98,24 @@ def green(rgb: Tensor) -> Tensor:
     return trace
 
 
-def _pos_windows(x: Tensor, length: int) -> Tensor:
-    """``(n, T, 3)`` to the pulse of every window, ``(n, windows, length)``."""
-    r, g, b = _relative(x, length, 1).unbind(-3)
-    first, second = g - b, g + b - 2 * r  # of mean zero, as the colours are
-    return first + _ratio(first, second) * second
+def _pos(rgb: Tensor, length: int) -> Tensor:
+    """``(n, T, 3)`` to ``(n, T)``, in double precision, without laying windows out.
+
+    With the weights c of a + b·σ(a)/σ(b) over the means μ of a window w, a frame's value is Σ c·(x(t) - μ) over its
+    windows; the variances of a and b are quadratic forms of the colours' covariances.
+    """
+    x = rgb.double().mT
+    largest = x.detach().nan_to_num(0, 0, 0).amax(-1, keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)  # the pulse does not depend on units, and squares stay in range
+    mean, products = covariances(x, length)
+    level = x[..., : mean.shape[-1]] + mean
+    inverse = 1 / torch.where(level > 0, level, 1)  # a black window has no colour
+    rr, gg, bb, rg, rb, gb = (products * inverse[:, FIRST] * inverse[:, SECOND]).unbind(1)
+    first, second = gg + bb - 2 * gb, gg + bb + 4 * (rr - rg - rb) + 2 * gb
+    moving = (first > 0) & (second > 0)
+    ratio = torch.where(moving, (torch.where(moving, first, 1) / torch.where(moving, second, 1)).sqrt(), 0)
+    weight = torch.stack([-2 * ratio, 1 + ratio, ratio - 1], 1) * inverse
+    return overlapped(weight, x, weight * mean, length).sum(1)
 
 
 def _relative(x: Tensor, length: int, step: int) -> Tensor:
