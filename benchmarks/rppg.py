@@ -188,7 +188,7 @@ CASES = [
     Case(
         "heart_rate, 64 pulses of 1,800 frames",
         partial(rate_case, 64, 1_800),
-        1.5,
+        0.9,
         f"SciPy {scipy.__version__}, whole batch",
     ),
     Case(

@@ -22,6 +22,15 @@ def test_bandpass_is_filtfilt(order: int, low: float, high: float, fs: float) ->
     torch.testing.assert_close(bandpass(x, fs, low, high, order=order), expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.75, 2.5), (1.0, 1.02)])
+def test_bandpass_of_a_long_signal_loses_no_digits(low: float, high: float) -> None:
+    """Where the response has died away, and where it has not."""
+    x = torch.randn(3000, dtype=torch.float64, generator=seeded()).cumsum(-1)
+    b, a = scipy.signal.butter(1, (low, high), "bandpass", fs=FS)
+    expected = torch.from_numpy(scipy.signal.filtfilt(b, a, x.numpy()).copy())
+    torch.testing.assert_close(bandpass(x, FS, low, high), expected, rtol=0, atol=1e-12 * float(x.abs().max()))
+
+
 def test_short_signals_are_continued_by_what_they_have() -> None:
     b, a = scipy.signal.butter(1, (0.75, 2.5), "bandpass", fs=FS)
     x = torch.randn(7, dtype=torch.float64, generator=seeded())

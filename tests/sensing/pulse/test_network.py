@@ -197,3 +197,13 @@ def test_learns_a_pulse() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.3
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("record", [True, False])
+def test_attention_hands_on_the_memory_format(clips: int, record: bool) -> None:
+    """Of one clip too, whose strides of the batch say nothing: the pooling behind would copy it all."""
+    x = torch.rand(clips, 8, 4, 12, 12).contiguous(memory_format=torch.channels_last_3d)
+    with torch.set_grad_enabled(record):
+        made = TemporalShiftAttention(8)(x)
+    assert made.stride() == x.stride()

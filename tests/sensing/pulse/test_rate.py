@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from tests.memory import peak
 from tests.sensing.pulse.samples import FS, seeded, traces, wave
 
-from throughline.sensing.pulse import bandpass, detrend, heart_rate, pulse_snr
+from throughline.sensing.pulse import bandpass, detrend, heart_rate, pulse_snr, rate
 
 
 @pytest.mark.parametrize("bpm", [46.0, 52.0, 72.3, 120.0, 149.0])
@@ -35,6 +36,15 @@ def test_rate_against_a_periodogram_of_scipy() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_straight_line_has_no_rate(dtype: torch.dtype) -> None:
     assert heart_rate(torch.linspace(1, 2, 300, dtype=dtype), FS).isnan()
+
+
+def test_many_pulses_need_no_more_memory_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = torch.arange(1800) / FS
+    pulses = torch.sin(2 * math.pi * torch.linspace(0.8, 2.4, 256)[:, None] * t).view(2, 128, -1)
+    found = heart_rate(pulses, FS)
+    assert peak(lambda: heart_rate(pulses, FS)) < 256 * 4096 * 8 / 2  # half of one table of spectra
+    monkeypatch.setattr(rate, "CHUNK", 2**20)
+    torch.testing.assert_close(heart_rate(pulses, FS), found, rtol=0, atol=0)
 
 
 def test_snr_against_a_periodogram_of_scipy() -> None:

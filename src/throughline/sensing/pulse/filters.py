@@ -3,15 +3,19 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.signal
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from throughline.sensing.pulse.checks import Rate, check_band, check_signal, frame_rate
 
 __all__ = ["bandpass", "constant", "detrend", "power_of_two"]
+
+NEGLIGIBLE = 2.0**-60  # of the loudest value of a response that dies away
 
 
 def detrend(signal: Tensor, smoothing: float = 100.0) -> Tensor:
@@ -42,22 +46,11 @@ def detrend(signal: Tensor, smoothing: float = 100.0) -> Tensor:
     x = x - x[..., :1]  # a constant is exactly zero
     if n < 3 or smoothing == 0 or not signal.numel():
         return torch.zeros_like(signal) + 0 * signal
-    weight = smoothing**2
-    frequency = torch.arange(n + 1, dtype=x.dtype, device=x.device) * (math.pi / n)  # of the mirrored signal, 2n long
-    gain = 1 / (1 + weight * (2 - 2 * torch.cos(frequency)) ** 2)
-
-    def smooth(s: Tensor) -> Tensor:
-        mirrored = torch.fft.rfft(torch.cat([s, s.flip(-1)], -1))
-        smoothed: Tensor = torch.fft.irfft(mirrored * gain, n=2 * n)[..., :n]
-        return smoothed
-
-    ends = x.new_zeros(2, n)  # the first differences at both ends, which the mirrored Laplacian counts in
-    ends[0, 0], ends[0, 1], ends[1, -2], ends[1, -1] = -1.0, 1.0, 1.0, -1.0
-    moved = smooth(ends)
-    inner = torch.eye(2, dtype=x.dtype, device=x.device) / weight - moved @ ends.mT
-    first = smooth(x)
-    trend = first + (first @ ends.mT) @ torch.linalg.solve(inner, moved)
-    rest: Tensor = x - trend
+    gain, ends = (part.to(x.device) for part in (_gain(n, smoothing), _ends(n, smoothing)))
+    mirrored = torch.fft.rfft(torch.cat([x, x.flip(-1)], -1))
+    first = torch.fft.irfft(mirrored * gain, n=2 * n)[..., :n]
+    steps = torch.stack([first[..., 1] - first[..., 0], first[..., -1] - first[..., -2]], -1)
+    rest: Tensor = x - (first + steps @ ends)
     return rest.to(signal.dtype)
 
 
@@ -97,13 +90,12 @@ def bandpass(signal: Tensor, fs: Rate, low: float = 0.75, high: float = 2.5, *, 
     before = 2 * x[..., :1] - x[..., 1 : pad + 1].flip(-1)
     after = 2 * x[..., -1:] - x[..., n - 1 - pad : n - 1].flip(-1)
     x = torch.cat([before, x, after], -1)
-    impulse = _impulse(order, float(low), float(high), fs, n + 2 * pad).to(x.device)
-    room = power_of_two(2 * x.shape[-1])  # a convolution that does not wrap around
-    spectrum = torch.fft.rfft(impulse, n=room)
-    for _ in range(2):
+    spectrum = _spectrum(order, float(low), float(high), fs, x.shape[-1]).to(x.device)
+    room = 2 * (len(spectrum) - 1)
+    for first, there in ((0, spectrum), (-1, spectrum.conj())):  # forwards, and backwards from the last frame
         # started in the steady state of its first value, which a band-pass turns into nothing
-        moved = torch.fft.rfft(x - x[..., :1], n=room) * spectrum
-        x = torch.fft.irfft(moved, n=room)[..., : x.shape[-1]].flip(-1)
+        moved = torch.fft.rfft(x - x[..., first, None], n=room) * there
+        x = torch.fft.irfft(moved, n=room)[..., : x.shape[-1]]
     return x[..., pad : pad + n].to(signal.dtype)
 
 
@@ -114,15 +106,40 @@ def constant(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @constant
-def _impulse(order: int, low: float, high: float, fs: float, length: int) -> Tensor:
-    """The first values of the filter's response to an impulse: its recursion as a convolution."""
-    return _designed_impulse(order, low, high, fs, length)
+def _gain(n: int, smoothing: float) -> Tensor:
+    """Of the smoother that mirrors, at the frequencies of a mirrored signal of 2n frames."""
+    return torch.from_numpy(_smoother(n, smoothing)[0])
+
+
+@constant
+def _ends(n: int, smoothing: float) -> Tensor:
+    """What the smoother that does not mirror adds, for the first differences at both ends, ``(2, n)``."""
+    return torch.from_numpy(_smoother(n, smoothing)[1])
 
 
 @functools.lru_cache(32)
-def _designed_impulse(order: int, low: float, high: float, fs: float, length: int) -> Tensor:
+def _smoother(n: int, smoothing: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    gain = 1 / (1 + smoothing**2 * (2 - 2 * np.cos(np.arange(n + 1) * (math.pi / n))) ** 2)
+    ends = np.zeros((2, n))  # the first differences at both ends, which the mirrored Laplacian counts in
+    ends[0, :2] = ends[1, -2:] = -1.0, 1.0
+    moved = np.fft.irfft(np.fft.rfft(np.concatenate([ends, ends[:, ::-1]], 1)) * gain, 2 * n)[:, :n]
+    added: NDArray[Any] = np.linalg.solve(np.eye(2) / smoothing**2 - moved @ ends.T, moved)
+    return gain, added
+
+
+@constant
+def _spectrum(order: int, low: float, high: float, fs: float, length: int) -> Tensor:
+    """Of the filter's recursion as a convolution that does not wrap around over ``length`` frames."""
+    return torch.from_numpy(_designed_spectrum(order, low, high, fs, length))
+
+
+@functools.lru_cache(32)
+def _designed_spectrum(order: int, low: float, high: float, fs: float, length: int) -> NDArray[Any]:
     numerator, denominator = scipy.signal.butter(order, (low, high), "bandpass", fs=fs)
-    return torch.from_numpy(scipy.signal.lfilter(numerator, denominator, np.eye(1, length)[0]))
+    response = scipy.signal.lfilter(numerator, denominator, np.eye(1, length)[0])
+    last = np.flatnonzero(np.abs(response) > NEGLIGIBLE * np.abs(response).max())[-1]
+    spectrum: NDArray[Any] = np.fft.rfft(response[: last + 1], power_of_two(max(2, length + int(last))))
+    return spectrum
 
 
 def power_of_two(n: int) -> int:

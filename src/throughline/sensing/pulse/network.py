@@ -164,7 +164,8 @@ class TemporalShiftAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         result = self.out(mixed).mT.view(-1, channels, *grid)
         result = F.interpolate(result, (height, width), mode="nearest")
-        result = result.view(-1, frames, channels, height, width).transpose(1, 2).reshape(x.shape)
+        # a view, by which one clip keeps the memory format that the layers behind look for
+        result = result.reshape(*x.shape[:-4], frames, channels, height, width).transpose(-4, -3)
         if torch.is_grad_enabled() or result.dtype != x.dtype:  # autocast shortens the one and not the other
             return x + self.gate * result
         return result.mul_(self.gate).add_(x)

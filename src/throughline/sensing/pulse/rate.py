@@ -10,6 +10,8 @@ from throughline.sensing.pulse.filters import bandpass, detrend, power_of_two
 
 __all__ = ["heart_rate", "pulse_snr"]
 
+CHUNK = 2**16  # bins of spectra that `heart_rate` holds at a time: what stays in a cache
+
 
 def heart_rate(pulse: Tensor, fs: Rate, *, low: float = LOW, high: float = HIGH, resolution: float = 0.5) -> Tensor:
     """Beats per minute: where the spectrum of the detrended and band-passed pulse is highest.
@@ -41,15 +43,10 @@ def heart_rate(pulse: Tensor, fs: Rate, *, low: float = LOW, high: float = HIGH,
     check_band(fs, low, high)
     if not 0 < resolution < 60 * (high - low):
         raise ValueError(f"resolution must be positive and finer than the band, got {resolution}")
-    raw = pulse.detach().double()
-    x = bandpass(detrend(raw), fs, low, high)
-    bins = power_of_two(max(x.shape[-1], math.ceil(60 * fs / resolution)))
-    highest = _amplitudes(x, bins).argmax(-1)
-    first, last = math.ceil(low * bins / fs), math.floor(high * bins / fs)  # bins of the band
-    rounding = (8 * torch.finfo(pulse.dtype).eps + 1e-11) * raw.abs().amax(-1)
-    known = (highest > first) & (highest < last) & (x.abs().amax(-1) > rounding) & raw.isfinite().all(-1)
-    rate: Tensor = highest.to(x.dtype) * (60 * fs / bins)
-    return rate.where(known, math.nan).to(pulse.dtype)
+    frames = pulse.shape[-1]
+    bins = power_of_two(max(frames, math.ceil(60 * fs / resolution)))
+    parts = torch.split(pulse.detach().reshape(-1, frames), max(1, CHUNK // bins))
+    return torch.cat([_rates(part, fs, low, high, bins) for part in parts]).reshape(pulse.shape[:-1])
 
 
 def pulse_snr(
@@ -91,8 +88,7 @@ def pulse_snr(
         raise ValueError(f"pulse must have at least {least} frames at fs={fs}, got {pulse.shape[-1]}")
     x = pulse.double()
     scale = x.detach().abs().amax(-1, keepdim=True)
-    x = x / torch.where(scale > 0, scale, 1)
-    power = _amplitudes(x, n).square()
+    power = _power(_over(x, scale), n)
     frequency = torch.arange(n // 2 + 1, dtype=x.dtype, device=x.device) * (fs / n)
     rate = torch.as_tensor(bpm, device=x.device).double().unsqueeze(-1) / 60
     near = ((frequency - rate).abs() <= tolerance / 60) | ((frequency - 2 * rate).abs() <= tolerance / 60)
@@ -103,9 +99,28 @@ def pulse_snr(
     return decibel.masked_fill((scale == 0).squeeze(-1) | rate.isnan().squeeze(-1), math.nan).to(pulse.dtype)
 
 
-def _amplitudes(x: Tensor, n: int) -> Tensor:
+def _rates(pulse: Tensor, fs: float, low: float, high: float, bins: int) -> Tensor:
+    """`heart_rate` of ``(n, T)``."""
+    raw = pulse.double()
+    x = bandpass(detrend(raw), fs, low, high)
+    peak, size = x.abs().amax(-1), raw.abs().amax(-1)  # NaN or infinite where any frame is
+    power = _power(_over(x, peak.unsqueeze(-1)), bins)
+    first, last = math.ceil(low * bins / fs), math.floor(high * bins / fs)  # bins of the band
+    highest, place = power[:, first : last + 1].max(-1)
+    inside = (highest == power.amax(-1)) & (place > 0) & (place < last - first)
+    rounding = (8 * torch.finfo(pulse.dtype).eps + 1e-11) * size
+    rate: Tensor = (place + first).to(x.dtype) * (60 * fs / bins)
+    return rate.where(inside & (peak > rounding) & size.isfinite(), math.nan).to(pulse.dtype)
+
+
+def _over(x: Tensor, scale: Tensor) -> Tensor:
+    """Squares of very small and very large numbers stay numbers."""
+    return x / torch.where(scale > 0, scale, 1)
+
+
+def _power(x: Tensor, n: int) -> Tensor:
     """Of the first half of the spectrum of ``(..., T)``, padded to n frames: ``(..., n // 2 + 1)``."""
     if not x.numel():  # which the libraries behind rfft refuse
         return x.new_zeros(*x.shape[:-1], n // 2 + 1)
-    made: Tensor = torch.fft.rfft(x, n=n).abs()
-    return made
+    spectrum = torch.fft.rfft(x, n=n)
+    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
