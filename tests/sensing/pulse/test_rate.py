@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from tests.memory import peak
+from tests.allocation import allocated
 from tests.sensing.pulse.samples import FS, seeded, traces, wave
 
 from throughline.sensing.pulse import bandpass, detrend, heart_rate, pulse_snr, rate
@@ -42,7 +42,7 @@ def test_many_pulses_need_no_more_memory_than_a_few(monkeypatch: pytest.MonkeyPa
     t = torch.arange(1800) / FS
     pulses = torch.sin(2 * math.pi * torch.linspace(0.8, 2.4, 256)[:, None] * t).view(2, 128, -1)
     found = heart_rate(pulses, FS)
-    assert peak(lambda: heart_rate(pulses, FS)) < 256 * 4096 * 8 / 2  # half of one table of spectra
+    assert allocated(lambda: heart_rate(pulses, FS)) < 256 * 4096 * 8 / 2  # half of one table of spectra
     monkeypatch.setattr(rate, "CHUNK", 2**20)
     torch.testing.assert_close(heart_rate(pulses, FS), found, rtol=0, atol=0)
 

@@ -39,7 +39,7 @@ STEP_SIZES: dict[str, dict[str, dict[float, float]]] = {
     "amazon": {arm: {1.0: 1e-2} for arm in ("ma_soba", "bo_rep", "ma_soba_clipped", "stocbio", "anil")},
     "sentiment140": {arm: {0.0: 5e-2} for arm in ("ma_soba", "bo_rep", "ma_soba_clipped", "stocbio", "anil")},
 }
-# of ma_soba_clipped: tuned together with its step sizes for text, set by hand for tables, 1 where nobody has tuned those
+# of ma_soba_clipped: tuned with its step sizes for text, set by hand for tables, 1 where nobody has tuned those
 CLIP_NORMS: dict[str, dict[float, float]] = {
     "text": {2.0: 0.0625, 1.6: 0.0625, 1.3: 0.0625, 1.0: 0.0625},
     "table": {0.4: 0.004, 0.0: 0.004},
