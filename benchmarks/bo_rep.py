@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.growth import Growth
 from benchmarks.harness import Case
-from throughline.core.bilevel import hypergradient, unroll
+from throughline.core.bilevel import hypergradient
 from throughline.search.bilevel import BOREP
 
 Calls = dict[str, Callable[[], Any]]
@@ -296,12 +296,9 @@ def problem(width: int = 64, rows: int = 256) -> tuple[Any, ...]:
 
 def unrolling(checkpoint: bool, steps: int) -> Callable[[], Any]:
     loss, outer, inner = problem()
-
-    def call() -> Any:
-        weights = unroll(loss, outer, inner, lr=0.01, steps=steps, checkpoint=checkpoint)
-        return torch.autograd.grad(loss(outer, weights), outer)
-
-    return call
+    return lambda: hypergradient(
+        loss, loss, outer, inner, method="unrolled", lr=0.01, steps=steps, checkpoint=checkpoint
+    )
 
 
 def solving(method: str, steps: int) -> Callable[[], Any]:
@@ -311,7 +308,7 @@ def solving(method: str, steps: int) -> Callable[[], Any]:
 
 
 GROWTH = [
-    Growth("unroll, forward and backward", "steps", 16, partial(unrolling, False), time=1, memory=1),
+    Growth("hypergradient through unrolled steps", "steps", 16, partial(unrolling, False), time=1, memory=1),
     Growth("the same, with checkpoints", "steps", 16, partial(unrolling, True), time=1, memory=0.5),
     Growth("hypergradient by a Neumann series", "steps", 16, partial(solving, "neumann"), time=1, memory=0),
 ]

@@ -91,10 +91,11 @@ def _vector_quantize() -> dict[str, Callable[[], Any]]:
 
 
 def _vote() -> dict[str, Callable[[], Any]]:
+    from discrete_key_value_bottleneck_pytorch import DiscreteKeyValueBottleneck
 
     bottleneck, x = _bottleneck(projection=True)
     head = nn.Sequential(bottleneck, CodebookVote())
-    peer = KeyValueBottleneck(
+    peer = DiscreteKeyValueBottleneck(
         WIDTH,
         num_memories=PAIRS,
         dim_embed=FEATURES,

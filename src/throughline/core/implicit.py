@@ -109,7 +109,8 @@ def conjugate_gradient(
 def neumann_series(matvec: Callable[[Tree], Tree], b: Tree, *, lr: float, steps: int = 20) -> Tree:
     """lr · Σ_{j ≤ steps} (I − lr·A)ʲ b, which tends to A⁻¹b when every eigenvalue of A lies in (0, 2/lr).
 
-    The inner solver of hypergradients by truncated series (arXiv 2401.09587 calls its baseline StocBiO by it).
+    The inner solver of hypergradients by truncated series (arXiv 2401.09587 calls its baseline StocBiO by it). Memory
+    does not grow with the steps.
 
     Args:
         matvec: p -> A p, for trees of the structure of ``b``; linear, without side effects.

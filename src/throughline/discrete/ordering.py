@@ -83,6 +83,7 @@ class GroupOrderingLoss(nn.Module):
     Every view of every sample is an anchor. Its positives are the same sample's other positive views; its negatives are
     the most similar other samples in the anchor's own view. No temperature; the gradient is about a hundred times
     smaller than NT-Xent's, so with SGD the learning rate has to be that much larger (with Adam it does not matter).
+    Time and memory are O(B²) for a batch of B.
 
     Args:
         negatives: K, hardest negatives per anchor, at least 1 and smaller than the (gathered) batch.

@@ -35,12 +35,12 @@ class Config:
     batch: PositiveInt = 128
     test: PositiveInt = 2_000  # instances of each size
     beam: PositiveInt = 4  # of tours and triangulations
-    attention_lr: PositiveReal = 1e-2
-    lstm_lr: PositiveReal = 1e-2
+    attention_lr: PositiveReal = 2e-2
+    lstm_lr: PositiveReal = 2e-2
     pointer_lr: PositiveReal = 1e-2
-    pointer_lengths_lr: PositiveReal = 1e-2
+    pointer_lengths_lr: PositiveReal = 4e-2
     pointer_tour_lr: PositiveReal = 1e-2
-    pointer_triangles_lr: PositiveReal = 1e-2
+    pointer_triangles_lr: PositiveReal = 2e-2
     optimizer: Literal["adam", "sgd"] = "adam"
     pairs: NonNegativeInt = 0  # of a training set that is drawn once; fresh instances at every step without
     device: Device = "cpu"

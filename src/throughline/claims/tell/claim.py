@@ -73,11 +73,10 @@ class InterpretableClustering(Claim):
         "early centres are locked in), centres from the first epoch on with weights of 0.001 to 0.005 (0.65 to 0.80), "
         "Adadelta for the network in so few epochs (less than k-means on pixels), and 10,000 images of MNIST with 15 "
         "to 60 epochs (below autoencoder_kmeans): the paper trains for 3,000 epochs. Accuracy and ARI are reported and "
-        "not checked; at laptop scale accuracy is no better than that of autoencoder_kmeans. tell_layer and "
-        "minibatch_kmeans cluster the directions of the pixels, and their inertia is that of unit centres; the "
-        "reference is Lloyd's algorithm on the sphere from the same k-means++ start. About one seed in forty leaves "
-        "the layer above the bound, which is therefore one on the mean. At paper scale centres start from k-means on "
-        "the untrained encoder, where the authors draw them at random."
+        "not checked. tell_layer and minibatch_kmeans cluster the directions of the pixels, and their inertia is that "
+        "of unit centres; the reference is Lloyd's algorithm on the sphere from the same k-means++ start. About one "
+        "seed in forty leaves the layer above the bound, which is therefore one on the mean. At paper scale centres "
+        "start from k-means on the untrained encoder, where the authors draw them at random."
     )
 
     def prepare(self, config: Config) -> None:

@@ -93,7 +93,7 @@ class InputConvexCNN(nn.Module):
     non-negative, and starts at exp(N(−10, 0.1²)).
 
     The network takes no other size. A larger image can be cut into overlapping patches whose results are averaged; the
-    average is no proximal operator any more.
+    average is no proximal operator any more. Time and memory are O(S²).
 
     Args:
         in_channels: C, at least 1.

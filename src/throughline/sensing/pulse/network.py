@@ -176,7 +176,8 @@ class PulseNet(nn.Module):
 
     "Robust and Generalizable Heart Rate Estimation via Deep Learning for Remote Photoplethysmography in Complex
     Scenarios" (arXiv 2507.07795). With its defaults 824,836 parameters; ``inputs="raw", attention=False`` is PhysNet
-    (768,577 parameters). The waveform has no unit: read its rate with `heart_rate`.
+    (768,577 parameters). The waveform has no unit: read its rate with `heart_rate`. Time and memory are linear in
+    frames and in pixels.
 
     Args:
         channels: of the stem, of the second layer and of all others.

@@ -18,6 +18,7 @@ def heart_rate(pulse: Tensor, fs: Rate, *, low: float = LOW, high: float = HIGH,
 
     The periodogram is padded to bins of ``resolution`` or finer; filter once, that is here, or the second harmonic of
     a slow pulse may win. Evaluate on ten seconds and more. Not differentiable; `pulse_snr` says how far to trust it.
+    O(T log T) time, O(T) memory.
 
     Args:
         pulse: floating point, ``(..., T)``.

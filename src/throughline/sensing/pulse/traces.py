@@ -61,7 +61,8 @@ def pos(rgb: Tensor, fs: Rate, *, window: float = 1.6) -> Tensor:
     """Pulse from the plane orthogonal to the skin, window by window (POS, Wang et al. 2017).
 
     In every window of ⌈window · fs⌉ frames, from the first to the last that fits: colours over their means; a = G - B
-    and b = G + B - 2R; a + b·σ(a)/σ(b), less its mean, is added up. Not filtered.
+    and b = G + B - 2R; a + b·σ(a)/σ(b), less its mean, is added up. Not filtered. A window of L frames
+    costs O(T log L) time and O(T) memory.
 
     Args:
         rgb: floating point, ``(..., T, 3)``, mean colours of the skin, in any positive unit.
