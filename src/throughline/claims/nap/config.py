@@ -17,7 +17,7 @@ class Config:
     dataset: Literal["quadratics", "svc", "hpob", "xgboost"]  # unless data is given
     horizon: PositiveInt = 15
     initial: NonNegativeInt = 1  # random trials that every search starts from
-    kernel: Literal["rbf", "matern", "matern-gamma"] = "rbf"  # of gp_ei
+    kernel: Literal["rbf", "matern", "matern-gamma"] = "matern-gamma"  # of gp_ei
     test_sets: PositiveInt = 8  # of the data sets of support vector machines, or of the quadratics
     repetitions: PositiveInt = 3  # of arms that draw at random
     d_model: PositiveInt = 64
