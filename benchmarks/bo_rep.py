@@ -309,6 +309,6 @@ def solving(method: str, steps: int) -> Callable[[], Any]:
 
 GROWTH = [
     Growth("hypergradient through unrolled steps", "steps", 16, partial(unrolling, False), time=1, memory=1),
-    Growth("the same, with checkpoints", "steps", 16, partial(unrolling, True), time=1, memory=0.5),
+    Growth("hypergradient through recomputed steps", "steps", 16, partial(unrolling, True), time=1, memory=0.5),
     Growth("hypergradient by a Neumann series", "steps", 16, partial(solving, "neumann"), time=1, memory=0),
 ]

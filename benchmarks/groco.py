@@ -144,6 +144,6 @@ def contrasting(batch: int) -> Callable[[], Any]:
 
 GROWTH = [
     Growth("relaxed_sort, forward and backward, 4 problems", "values n", 128, sorting, time=2, memory=2, step=2),
-    Growth("its matrix, forward and backward, 4 problems", "values n", 32, whole, time=3, memory=3, step=2),
+    Growth("matrix of relaxed_sort, forward and backward, 4 problems", "values n", 32, whole, time=3, memory=3, step=2),
     Growth("GroupOrderingLoss, two views", "images", 256, contrasting, time=2, memory=2, step=2),
 ]

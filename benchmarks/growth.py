@@ -8,7 +8,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,12 +68,12 @@ class Grown:
     @property
     def time(self) -> float:
         """Fitted exponent of the time."""
-        return _slope(self.sizes, self.seconds)
+        return _slope(self.sizes, self.seconds, 1e-6)
 
     @property
     def memory(self) -> float:
         """Fitted exponent of the memory."""
-        return _slope(self.sizes, self.bytes)
+        return _slope(self.sizes, self.bytes, 2**20)
 
     @property
     def held(self) -> bool:
@@ -84,10 +84,6 @@ class Grown:
     def stored(cls, values: dict[str, Any]) -> "Grown":
         """What `asdict` made, through JSON."""
         return cls(**{**values, **{name: tuple(values[name]) for name in ("sizes", "seconds", "bytes")}})
-
-    def record(self) -> dict[str, Any]:
-        """As plain JSON values, from which `stored` makes it again."""
-        return asdict(self)
 
 
 def growths(slug: str) -> list[Growth]:
@@ -114,6 +110,8 @@ def grow(slug: str, index: int) -> Grown:
         seconds.append(found[0])
         peaks.append(found[1])
         size *= growth.step
+    if not sizes:
+        raise RuntimeError(f"{slug}: {growth.name} does not run at its least size, {growth.start:,}")
     return Grown(
         slug,
         growth.name,
@@ -127,10 +125,10 @@ def grow(slug: str, index: int) -> Grown:
     )
 
 
-def _slope(sizes: tuple[int, ...], values: tuple[float, ...]) -> float:
+def _slope(sizes: tuple[int, ...], values: tuple[float, ...], floor: float) -> float:
+    """Of the logarithms; below the floor nothing is told apart."""
     if len(sizes) < 2:
         return float("nan")
-    floor = 2**20 if isinstance(values[0], int) else 1e-6  # below a mebibyte nothing is told apart
     return float(np.polyfit(np.log(sizes[-FITTED:]), np.log(np.maximum(values[-FITTED:], floor)), 1)[0])
 
 

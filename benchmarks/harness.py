@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import Meter, clock, copy_rate, gemm_rate, one_thread, peak_bytes
+from throughline import catalog
 
 __all__ = ["Case", "Result", "Spread", "cases", "measure", "papers", "spread"]
 
@@ -106,11 +107,6 @@ class Result:
     others: float | None  # cores that others kept busy meanwhile
 
     @property
-    def key(self) -> tuple[str, str, str | None]:
-        """What tells the case from all others."""
-        return self.paper, self.name, self.peer
-
-    @property
     def ours(self) -> Spread:
         return spread(self.ours_seconds)
 
@@ -155,15 +151,10 @@ class Result:
         rounds = {name: tuple(values[name]) for name in ("ours_seconds", "peer_seconds")}
         return cls(**{**values, **rounds})
 
-    def record(self) -> dict[str, Any]:
-        """As plain JSON values, from which `stored` makes it again."""
-        return asdict(self)
-
 
 def papers() -> list[str]:
     """The slugs that have a benchmark file."""
-    own = {"__init__", "__main__", "engines", "growth", "harness", "machine", "pictures", "report", "short", "spread"}
-    return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.py") if path.stem not in own)
+    return [slug for slug in sorted(catalog.slugs()) if (FOLDER / f"{slug.replace('-', '_')}.py").exists()]
 
 
 def cases(slug: str) -> list[Case]:

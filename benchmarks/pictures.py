@@ -1,5 +1,6 @@
 """The two pictures of the benchmarks' page."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,7 @@ def ratios(results: list[Result]) -> "Figure":
 
 
 def growths(found: list[Grown]) -> "Figure":
-    """Small multiples: seconds and mebibytes over the size, with the promised slopes through the last point."""
+    """Small multiples: seconds and gibibytes over the size, with the promised slopes through the last point."""
     rows = -(-len(found) // COLUMNS)
     figure, axes = subplots(rows, COLUMNS, size=(2.6 * COLUMNS, 2.1 * rows), squeeze=False)
     for axis, g in zip(axes.flat, found, strict=False):
@@ -56,10 +57,12 @@ def growths(found: list[Grown]) -> "Figure":
             axis.plot(sizes, values, "o-", color=color, markersize=3, label=label)
             axis.plot(sizes, values[-1] * (sizes / sizes[-1]) ** promised, "--", color=color, alpha=0.5, linewidth=1)
         axis.set(xscale="log", yscale="log", xlabel=g.axis)
-        axis.set_title(f"{g.paper}: {g.name.split(',')[0]}", fontsize=8)
+        axis.set_xticks(ends := [g.sizes[0], g.sizes[-1]], [f"{size:,}" for size in ends])
+        axis.minorticks_off()
+        axis.set_title(f"{g.paper}\n{textwrap.fill(g.name.split(',')[0], 30)}", fontsize=8)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     if found:
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, [*labels], loc="outside upper center", ncols=2)
+        axes.flat[0].plot([], [], "--", color=BASELINE, linewidth=1, label="promised")
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -7,6 +7,7 @@ import datetime
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,8 +83,8 @@ class Run(NamedTuple):
             "date": self.date,
             "machine": self.machine,
             "first": self.first,
-            "results": [r.record() for r in self.results],
-            "growths": [g.record() for g in self.growths],
+            "results": list(map(asdict, self.results)),
+            "growths": list(map(asdict, self.growths)),
         }
         path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
