@@ -1,13 +1,8 @@
-"""Differentiable architecture search as a loop: steps on the weights, steps on the architecture, and DARTS itself.
-
-"DARTS: Differentiable Architecture Search" (arXiv 1806.09055), the baseline of "Rethinking Architecture Selection in
-Differentiable NAS" (arXiv 2108.04392) and of most that came after. `Searcher` is what `search` and every method of
-this area agree on: nothing is inherited, and a loop of your own calls the same steps.
-"""
+"""DARTS, of first and second order (arXiv 1806.09055)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,43 +11,14 @@ from torch.optim import Optimizer
 
 from throughline.core._modules import call_with, shells
 from throughline.core.bilevel import hypergradient
-from throughline.core.checks import check_tensor, integer
+from throughline.core.checks import check_tensor
+from throughline.search.darts.loop import Batch
 from throughline.search.supernet import arch_parameters, batch_statistics, choices, discretise
 
-__all__ = ["DartsSearcher", "Searcher", "search"]
+__all__ = ["DartsSearcher"]
 
-Batch = Any  # whatever a loader yields and the loss takes
 Loss = Callable[[nn.Module, Batch], Tensor]
 EPSILON = 0.01  # how far the finite difference moves all weights together
-END = object()
-
-
-class Searcher(Protocol):
-    """A method of architecture search: what `search` calls, and all that a loop of your own needs.
-
-    Returned tensors are detached and stay on the device. The state holds the model, both optimizers and whatever else
-    the method keeps, by reference as torch's own: a search that loads it goes on with the same numbers.
-    """
-
-    model: nn.Module
-
-    def weight_step(self, train_batch: Batch) -> dict[str, Tensor]:
-        """One update of the weights."""
-
-    def architecture_step(self, valid_batch: Batch, train_batch: Batch) -> dict[str, Tensor]:
-        """One update of the architecture parameters."""
-
-    def step(self, train_batch: Batch, valid_batch: Batch) -> dict[str, Tensor]:
-        """One iteration, in the order of the method's paper."""
-
-    def discretise(self) -> nn.Module:
-        """The network that was found: a copy without mixtures."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where ``state`` was taken."""
 
 
 class DartsSearcher:
@@ -88,14 +54,13 @@ class DartsSearcher:
             depend on what is to be updated.
         TypeError: ``model`` is no module, ``loss`` is not callable or returns no tensor.
 
-    >>> from throughline.search.supernet import Choice, MixedOp, weight_parameters
-    >>> choice = Choice(["linear", "mean"], generator=torch.Generator().manual_seed(0))
-    >>> net = MixedOp({"linear": nn.Linear(3, 1), "mean": nn.AdaptiveAvgPool1d(1)}, choice)
+    >>> from throughline.search.supernet import MixedOp, weight_parameters
+    >>> net = MixedOp({"linear": nn.Linear(3, 1), "mean": nn.AdaptiveAvgPool1d(1)})
     >>> sgd, adam = torch.optim.SGD(weight_parameters(net), 0.1), torch.optim.Adam(arch_parameters(net), 0.1)
     >>> searcher = DartsSearcher(net, lambda net, x: (net(x) - x[:, :1]).square().mean(), sgd, adam)
     >>> losses = searcher.step(torch.randn(32, 3), torch.randn(32, 3))
-    >>> list(losses), searcher.discretise()
-    (['valid_loss', 'train_loss'], AdaptiveAvgPool1d(output_size=1))
+    >>> list(losses)
+    ['valid_loss', 'train_loss']
     """
 
     def __init__(
@@ -185,7 +150,7 @@ class DartsSearcher:
             nn.utils.clip_grad_norm_(weights, self.grad_clip)
         self.weight_optimizer.step()
 
-    def _give(self, parameters: list[nn.Parameter], slopes: list[Tensor | None]) -> None:
+    def _give(self, parameters: Sequence[nn.Parameter], slopes: Sequence[Tensor | None]) -> None:
         """Put gradients where optimizers look for them; of several processes, their mean."""
         for parameter, slope in zip(parameters, slopes, strict=True):
             if slope is not None and self._parallel is not None:  # whose own hooks belong to `Tensor.backward`
@@ -202,7 +167,7 @@ class DartsSearcher:
 
     def _look_ahead(
         self, learned: dict[str, nn.Parameter], valid_batch: Batch, train_batch: Batch
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """The validation loss one step ahead, and the second-order gradient of α."""
         criterion, seen = _Criterion(self._inner, self.loss), []
 
@@ -224,7 +189,7 @@ class DartsSearcher:
     def _constant(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """weight_decay·w + momentum·buffer by name: what a step of SGD adds to the gradient.
 
-        Inside the inner loss it is a linear term in w. It does not depend on α, so that mixed products stay as they are.
+        In the inner loss it is a linear term in w, which does not depend on α: mixed products stay as they are.
         """
         names, found = {id(p): name for name, p in weights.items()}, {}
         for group in self.weight_optimizer.param_groups:
@@ -244,55 +209,6 @@ class DartsSearcher:
                 f"unrolled wants one learning rate for all weights, got {', '.join(map(str, sorted(rates)))}"
             )
         return rates.pop()
-
-
-def search(
-    searcher: Searcher,
-    train_loader: Iterable[Batch],
-    valid_loader: Iterable[Batch] | None,
-    *,
-    epochs: int,
-    schedulers: Sequence[Any] = (),
-    on_epoch: Callable[[int, dict[str, Tensor]], None] | None = None,
-) -> None:
-    """Run a search for some epochs, the loop of DARTS (arXiv 1806.09055) around any `Searcher`.
-
-    An epoch ends with the longer loader; the shorter one starts again as often as it takes.
-
-    Args:
-        searcher: its model is put in train mode at the start of each epoch.
-        train_loader: yields training batches; anything that can be iterated over again and again.
-        valid_loader: the same for validation; None for steps on the weights alone, with the architecture as it is.
-        epochs: not negative.
-        schedulers: of learning rates, each stepped after every epoch without arguments.
-        on_epoch: called after that with the number of the epoch, from 0, and the mean over the epoch of every value
-            that the steps returned.
-
-    Raises:
-        ValueError: ``epochs`` is negative, or a loader yields nothing.
-
-    >>> from throughline.search.supernet import Choice, MixedOp, arch_parameters, weight_parameters
-    >>> net = MixedOp({"linear": nn.Linear(3, 1), "mean": nn.AdaptiveAvgPool1d(1)}, Choice(["linear", "mean"]))
-    >>> sgd, adam = torch.optim.SGD(weight_parameters(net), 0.1), torch.optim.Adam(arch_parameters(net), 0.1)
-    >>> searcher = DartsSearcher(net, lambda net, x: (net(x) - x[:, :1]).square().mean(), sgd, adam)
-    >>> search(searcher, torch.randn(6, 32, 3), torch.randn(4, 32, 3), epochs=20)
-    >>> searcher.discretise()
-    Linear(in_features=3, out_features=1, bias=True)
-    """
-    if integer("epochs", epochs) < 0:
-        raise ValueError(f"epochs must not be negative, got {epochs}")
-    for epoch in range(epochs):
-        searcher.model.train()
-        seen: dict[str, list[Tensor]] = {}
-        for train_batch, *rest in _together(train_loader, *(() if valid_loader is None else (valid_loader,))):
-            values = searcher.step(train_batch, *rest) if rest else searcher.weight_step(train_batch)
-            if on_epoch is not None:
-                for name, value in values.items():
-                    seen.setdefault(name, []).append(value)
-        for scheduler in schedulers:
-            scheduler.step()
-        if on_epoch is not None:
-            on_epoch(epoch, {name: torch.stack(values).mean() for name, values in seen.items()})
 
 
 class _Criterion(nn.Module):
@@ -319,25 +235,7 @@ def _gradients(value: Tensor, parameters: list[nn.Parameter], what: str) -> list
     return [next(slopes) if p.requires_grad else None for p in parameters]
 
 
-def _together(*loaders: Iterable[Batch]) -> Iterator[tuple[Batch, ...]]:
-    """Batches of all loaders side by side until the last of them has ended once."""
-    running, ended = [iter(loader) for loader in loaders], [False] * len(loaders)
-    while True:
-        batches = [next(iterator, END) for iterator in running]
-        for place, loader in enumerate(loaders):
-            ended[place] |= batches[place] is END
-        if all(ended):
-            return
-        for place, loader in enumerate(loaders):
-            if batches[place] is END:
-                running[place] = iter(loader)
-                batches[place] = next(running[place], END)
-                if batches[place] is END:
-                    raise ValueError(f"{('train_loader', 'valid_loader')[place]} must yield a batch in every epoch")
-        yield tuple(batches)
-
-
-def _scalar(value: Any) -> Tensor:
+def _scalar(value: Tensor) -> Tensor:
     check_tensor("the result of loss", value)
     if value.ndim:
         raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")
