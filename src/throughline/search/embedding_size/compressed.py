@@ -67,10 +67,8 @@ class MixedDimEmbedding(nn.Module):
         rows = torch.arange(len(flat), device=ids.device).repeat_interleave(sizes)
         shift = starts - sizes.cumsum(0) + sizes  # from a place among the entries of the batch to one in the table
         places = torch.arange(len(rows), device=ids.device) + shift.index_select(0, rows)
-        found = self._scatter(
-            len(flat), rows, self.columns.index_select(0, places), self.values.index_select(0, places)
-        )
-        return found.view(*ids.shape, self.embedding_dim)
+        columns, values = self.columns.index_select(0, places), self.values.index_select(0, places)
+        return self._scatter(len(flat), rows, columns, values).view(*ids.shape, self.embedding_dim)
 
     def sizes(self) -> Tensor:
         """How many dimensions each feature has, ``(N,)`` int64."""

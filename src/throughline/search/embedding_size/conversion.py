@@ -3,6 +3,7 @@ Systems", arXiv 2006.04466).
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ def make_searchable(model: nn.Module, counts: Mapping[str, Tensor], *, num_block
         check_counts(f"counts[{name!r}]", count)
         if len(count) != embedding.num_embeddings:
             raise ValueError(
-                f"counts[{name!r}] must have {embedding.num_embeddings} entries, as the table has rows, got {len(count)}"
+                f"counts[{name!r}] must have {embedding.num_embeddings} entries, one for each row of the table, "
+                f"got {len(count)}"
             )
         new[id(embedding)] = _searchable(embedding, frequency_blocks(count, num_blocks))
     return replace(model, lambda module: new.get(id(module)))
@@ -74,7 +76,7 @@ def replace(model: nn.Module, instead: Callable[[nn.Module], nn.Module | None]) 
 
 def _searchable(embedding: nn.Embedding, blocks: Tensor) -> SearchableEmbedding:
     """A table around the weight of an embedding."""
-    weight = embedding.weight
+    weight = cast("nn.Parameter", embedding.weight)
     made = SearchableEmbedding(*weight.shape, blocks=blocks, padding_idx=embedding.padding_idx, device="meta")
     made.weight = weight
     made.alpha = nn.Parameter(torch.ones(made.alpha.shape, device=weight.device, dtype=weight.dtype))

@@ -16,7 +16,7 @@ __all__ = ["compress", "prune"]
 
 @torch.no_grad()
 def prune(model: nn.Module, *, sparsity: float | None = None, threshold: float | None = None) -> list[Tensor]:
-    """Cut the entries of E = (α_b(i) ⊙ v_i)_i that are least in magnitude, over all searchable tables of a model jointly.
+    """Cut the entries of E = (α_b(i) ⊙ v_i)_i that are least in magnitude, over all searchable tables jointly.
 
     In place ("Differentiable Neural Input Search for Recommender Systems", arXiv 2006.04466): the weight of each table
     becomes what is left of E, its α becomes 1 and learns no more, and its mask keeps the entries that were cut at 0
@@ -63,9 +63,11 @@ def prune(model: nn.Module, *, sparsity: float | None = None, threshold: float |
     if sparsity is not None:
         kept = _largest(magnitudes, len(magnitudes) - round(sparsity * len(magnitudes)))
     else:
+        assert threshold is not None  # one of both is given
         kept = (magnitudes >= threshold) & (magnitudes > 0)
     sizes = []
-    for table, product, mask in zip(tables, products, kept.split([p.numel() for p in products]), strict=True):
+    masks = torch.split(kept, [product.numel() for product in products])
+    for table, product, mask in zip(tables, products, masks, strict=True):
         table.mask = mask.view(product.shape).to(product.device)
         table.weight.copy_(product).mul_(table.mask)
         table.alpha.fill_(1.0).requires_grad_(False)

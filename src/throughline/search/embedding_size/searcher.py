@@ -28,8 +28,8 @@ class EmbeddingSizeSearch:
     """Alternate between α on the validation loss and the weights on the training loss.
 
     min_α L_val(W*(α), α) subject to W*(α) = argmin_W L_train(W, α) and 0 <= α <= 1, with one step in place of W*
-    ("Differentiable Neural Input Search for Recommender Systems", arXiv 2006.04466). A step on α divides the gradient of
-    each block by its mean magnitude, since frequent blocks take part in nearly every sample, goes ``alpha_lr`` times
+    ("Differentiable Neural Input Search for Recommender Systems", arXiv 2006.04466). A step on α divides the gradient
+    of each block by its mean magnitude, since frequent blocks take part in nearly every sample, goes ``alpha_lr`` times
     the quotient downhill, and clips into [0, 1]: g_l ← g_l / (mean_k |g_lk| + 1e-8), α ← clip(α − η g, 0, 1). A block
     that is absent from the validation batch stays.
 
@@ -55,7 +55,8 @@ class EmbeddingSizeSearch:
             change, before anything is changed, or a model that was pruned meanwhile.
 
     >>> from throughline.search.embedding_size import make_searchable, weight_parameters
-    >>> model = make_searchable(nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 1)), {"0": torch.arange(6)}, num_blocks=2)
+    >>> model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 1))
+    >>> model = make_searchable(model, {"0": torch.arange(6)}, num_blocks=2)
     >>> optimizer = torch.optim.Adam(weight_parameters(model), 1e-3)
     >>> search = EmbeddingSizeSearch(model, lambda model, ids: model(ids).square().mean(), optimizer)
     >>> sorted(search.step(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])))
@@ -113,7 +114,7 @@ class EmbeddingSizeSearch:
             ``train_loss``, detached, before the weights move.
         """
         with torch.enable_grad():
-            loss = self._whole(train_batch)
+            loss = _followed(self._whole(train_batch))
         self.weight_optimizer.zero_grad()
         loss.backward(inputs=[p for p in self._held() if p.requires_grad])  # type: ignore[no-untyped-call]
         self.weight_optimizer.step()
@@ -158,22 +159,24 @@ class EmbeddingSizeSearch:
         check_held(self._alphas, [a for a in selection_parameters(self.model) if a.requires_grad], "model")
         if self._order == 1:
             with torch.enable_grad():
-                loss = self._evaluate({}, valid_batch)
+                loss = _followed(self._evaluate({}, valid_batch))
             found = torch.autograd.grad(loss, self._alphas, allow_unused=True, materialize_grads=True)
             return loss.detach(), self._finite(list(found))
-        named, held, alphas = (
-            dict(self._whole.named_parameters()),
-            set(map(id, self._held())),
-            set(map(id, self._alphas)),
-        )
+        named = dict(self._whole.named_parameters())
+        held, alphas = set(map(id, self._held())), set(map(id, self._alphas))
         seen: list[Tensor] = []
+        gpus = sorted({p.device.index for p in named.values() if p.is_cuda})
+        drawn, drawn_there = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in gpus]
 
         def valid_loss(x: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
             seen.append(self._evaluate({**x, **y}, valid_batch))
             return seen[-1]
 
         def train_loss(x: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
-            with torch.random.fork_rng(sorted({p.device.index for p in named.values() if p.is_cuda})):
+            with torch.random.fork_rng(gpus):
+                torch.set_rng_state(drawn)
+                for gpu, state in zip(gpus, drawn_there, strict=True):
+                    torch.cuda.set_rng_state(state, gpu)
                 return self._evaluate({**x, **y}, train_batch)
 
         tree = hypergradient(
@@ -207,7 +210,6 @@ class _Loss(nn.Module):
     def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        self.training = model.training
 
     def forward(self, batch: Any) -> Tensor:
         value = self.loss(self.model, batch)
@@ -216,6 +218,10 @@ class _Loss(nn.Module):
             raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")
         if not value.isfinite():
             raise ValueError(f"loss must be finite, got {value.item()}")
-        if torch.is_grad_enabled() and not value.requires_grad:
-            raise ValueError("loss must depend on the parameters of the model, got a value that does not")
         return value
+
+
+def _followed(loss: Tensor) -> Tensor:
+    if not loss.requires_grad:
+        raise ValueError("loss must depend on the parameters of the model, got a value that does not")
+    return loss
