@@ -368,7 +368,7 @@ def test_models_that_cannot_be_searched() -> None:
         (lambda m, b: m(b[0]).sum() * math.inf, ValueError, "loss must be finite, got -?(inf|nan)"),
         (lambda m, b: 3.0, TypeError, "the result of loss must be a tensor, got float"),
         (lambda m, b: torch.ones(()), ValueError, "must depend on"),
-        (lambda m, b: (m(b[0]).sum() * 0).sqrt(), ValueError, "loss must have a finite gradient in alpha"),
+        (lambda m, b: (m(b[0]).sum() * 0).sqrt(), ValueError, "loss must (be|have a) finite"),
     ],
 )
 @pytest.mark.parametrize("order", [1, 2])
