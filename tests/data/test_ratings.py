@@ -23,6 +23,7 @@ def test_ids_are_texts_whatever_they_look_like(tmp_path: Path) -> None:
     assert found.item_ids == ("0", "1")
     assert found.items.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     assert found.ratings.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert all(array.flags.writeable for array in (found.users, found.items, found.ratings))
     assert (found.users.dtype, found.items.dtype, found.ratings.dtype) == (np.int64, np.int64, np.float64)
 
 

@@ -80,8 +80,9 @@ def read_ratings(path: str | os.PathLike[str]) -> Ratings:
         if count := int(missing.sum()):
             raise DataError(f"{file}: no {role} in {count:,} of {len(frame):,} rows; fill it in, or leave the rows out")
     (users, user_ids), (items, item_ids) = (pd.factorize(columns[role].str.strip()) for role in ("user", "item"))
-    ratings = columns["rating"].to_numpy(np.float64)
-    return Ratings(file.stem, users.astype(np.int64), items.astype(np.int64), ratings, tuple(user_ids), tuple(item_ids))
+    codes = users.astype(np.int64), items.astype(np.int64)
+    ratings = np.array(columns["rating"], np.float64)  # a copy: pandas hands out what cannot be written to
+    return Ratings(file.stem, *codes, ratings, tuple(user_ids), tuple(item_ids))
 
 
 def _plain(name: str) -> str:
