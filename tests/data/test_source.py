@@ -46,7 +46,7 @@ def test_an_image_folder(folder: Path) -> None:
 def test_a_text(tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_text("\ufeffTo be, or not to bé", encoding="utf-8")
     source = Source.of(tmp_path / "play.txt")
-    assert source.kinds == ("table", "binary", "planar", "text")
+    assert source.kinds == ("table", "binary", "planar", "ratings", "text")
     assert source.text() == "To be, or not to bé"
     (tmp_path / "play.txt").write_bytes(b"caf\xe9")
     with pytest.raises(DataError, match=r"play\.txt: not UTF-8 text .*byte 3"):
@@ -127,6 +127,10 @@ def test_what_a_source_holds_is_described_in_one_line(folder: Path, tmp_path: Pa
     assert Source.of(tmp_path / "words.txt").described("text") == "words.txt: a text of 12 characters"
     (tmp_path / "points.csv").write_text("instance,x,y\n" + "".join(f"{i // 3},{i},{i * i}\n" for i in range(9)))
     assert Source.of(tmp_path / "points.csv").described("planar") == "points.csv: 3 instances of 3 to 3 points"
+    (tmp_path / "stars.csv").write_text("user,item,rating\na,x,1\na,y,5\nb,y,2.5\n")
+    assert (
+        Source.of(tmp_path / "stars.csv").described("ratings") == "stars: 3 ratings from 1 to 5 by 2 users of 2 items"
+    )
     (tmp_path / "runs").mkdir()
     for name, rows in (("a", 2), ("b", 1)):
         (tmp_path / "runs" / f"{name}.csv").write_text("u,v\n" + "1,2\n" * rows)

@@ -1,11 +1,12 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, images, points, signals, simulations and videos.
+them, and the user's own tables, ratings, images, points, signals, simulations and videos.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
+from throughline.data.ratings import Ratings, read_ratings
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
 from throughline.data.tables import Table, binary, embedded, read_table, read_unlabelled
@@ -35,6 +36,7 @@ __all__ = [
     "LabelledVideo",
     "Omniglot",
     "PlanarBatch",
+    "Ratings",
     "Row",
     "Signals",
     "Simulation",
@@ -61,6 +63,7 @@ __all__ = [
     "omniglot",
     "read_image",
     "read_planar",
+    "read_ratings",
     "read_signals",
     "read_simulation",
     "read_table",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
+    from throughline.data.ratings import Ratings
     from throughline.data.signals import Signals
     from throughline.data.simulations import Simulation
     from throughline.data.videos import LabelledVideo
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-    "table", "binary", "planar", "text", "images", "tables", "simulation", "videos", "signals"
+    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals"
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
     "binary": "a table of two classes",
     "planar": "a file of planar points",
+    "ratings": "a table of ratings",
     "text": "a text file",
     "images": "an image folder",
     "tables": "a folder of tables",
@@ -112,7 +114,7 @@ class Source:
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
-        return ("table", "binary", "planar", *text)
+        return ("table", "binary", "planar", "ratings", *text)
 
     def described(self, kind: Kind) -> str:
         """What is read of it as a kind, and what is left out, in one line."""
@@ -127,6 +129,8 @@ class Source:
             from throughline.data.images import describe_images
 
             return describe_images(self.path)
+        if kind == "ratings":
+            return self.ratings().described()
         return f"{Path(self.path).name}: {self._counted(kind)}"
 
     def _counted(self, kind: Kind) -> str:
@@ -199,9 +203,19 @@ class Source:
         """Read a file of planar instances; `throughline.data.read_planar` says how."""
         from throughline.data.planar import read_planar
 
+        self._check_no_target()
+        return read_planar(self.path)
+
+    def ratings(self) -> "Ratings":
+        """Read a table of ratings; `throughline.data.read_ratings` says how."""
+        from throughline.data.ratings import read_ratings
+
+        self._check_no_target()
+        return read_ratings(self.path)
+
+    def _check_no_target(self) -> None:
         if self.target is not None:
             raise DataError(f"{self.path}: a target column ({self.target!r}) is for tables of features; leave it out")
-        return read_planar(self.path)
 
     def images(self) -> "Images":
         """Read the image folder; `throughline.data.image_folder` says how."""

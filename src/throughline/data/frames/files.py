@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,16 @@ MISSING = ["", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "<NA>", "#N/A", "#N
 MISSING += ["1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]  # of old Windows programs
 
 
-def read_frame(file: Path) -> "pd.DataFrame":
+def read_frame(file: Path, *, verbatim: Callable[[str], bool] | None = None) -> "pd.DataFrame":
     """Return the columns of a file under their names as texts; a CSV without a header has "0", "1", ….
 
     Numbers are read as people write them: with a decimal comma, thousands separators, a currency, a percent sign or a
     unit, which are left out; dates become days since 1970-01-01; lists of numbers a column for each entry, "e[0]",
     "e[1]", …. The index that pandas writes, titles and lines with # on top are left out; `notes` says so.
+
+    Args:
+        file: of one of `TABLE_FILES`.
+        verbatim: of a column's name, whether its cells are names of something: they stay the texts that they are.
 
     Raises:
         DataError: a folder, another kind of file, one that cannot be read, one without rows, or numbers and dates
@@ -43,7 +48,7 @@ def read_frame(file: Path) -> "pd.DataFrame":
     if suffix not in TABLE_FILES:
         raise DataError(f"{file}: not a table; its name must end in {', '.join(TABLE_FILES)}")
     try:
-        frame = _read_parquet(file) if suffix in PARQUET_FILES else _read_text(file)
+        frame = (_read_parquet if suffix in PARQUET_FILES else _read_text)(file, verbatim or (lambda name: False))
     except ImportError as error:
         raise ThroughlineError(f'{file}: reading Parquet needs pyarrow; pip install "throughline[parquet]"') from error
     except DataError:
@@ -63,17 +68,21 @@ def notes(frame: "pd.DataFrame") -> tuple[str, ...]:
     return tuple(frame.attrs.get("notes", ()))
 
 
-def _read_parquet(file: Path) -> "pd.DataFrame":
+def _read_parquet(file: Path, verbatim: Callable[[str], bool]) -> "pd.DataFrame":
     import pandas as pd
 
     frame = pd.read_parquet(file)
-    frame, spread = spread_lists(file, frame.set_axis([str(name) for name in frame.columns], axis=1))
-    frame, told = as_numbers(file, frame.reset_index(drop=True))
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
+    texts = {name: (place, frame[name]) for place, name in enumerate(frame.columns) if verbatim(name)}
+    frame, spread = spread_lists(file, frame.drop(columns=list(texts)))
+    frame, told = as_numbers(file, frame)
+    for name, (place, column) in texts.items():
+        frame.insert(min(place, frame.shape[1]), name, column.astype(str).where(column.notna()))
     frame.attrs = {"notes": (*spread, *told)}
     return frame
 
 
-def _read_text(file: Path) -> "pd.DataFrame":
+def _read_text(file: Path, verbatim: Callable[[str], bool]) -> "pd.DataFrame":
     with file.open(encoding="utf-8-sig", newline="") as stream:
         text = stream.read()
     if "\0" in text:
@@ -92,7 +101,12 @@ def _read_text(file: Path) -> "pd.DataFrame":
         return texts.iloc[:, [places[name] for name in names]].set_axis(names, axis=1)
 
     frame = frame.iloc[:, list(places.values())].set_axis(list(places), axis=1)
-    frame, more = as_numbers(file, frame if layout.names else _headless(file, frame), cells)
+    order = list(frame.columns)
+    named = [name for name in order if layout.names and verbatim(name)]
+    frame, more = as_numbers(file, frame.drop(columns=named) if layout.names else _headless(file, frame), cells)
+    if named:
+        frame[named] = cells(named)
+        frame = frame[order]
     frame.attrs = {"notes": (*layout.notes, *told, *more)}
     return frame
 
