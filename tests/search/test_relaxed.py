@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.forks import FORKS
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -516,45 +515,28 @@ def test_compiled_networks_are_searched_alike() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def share(rank: int, count: int, folder: str) -> None:
-    """Four steps of one of ``count`` processes, on its share of every batch, with the hooks that the guide shows."""
-    made = parted(momentum=0.9, grad_clip=None)
-    if count > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
-
-        def average(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            for group in optimizer.param_groups:
-                for p in group["params"]:
-                    distributed.all_reduce(p.grad)
-                    p.grad /= count
-
-        for optimizer in (made.weight_optimizer, made.auxiliary_optimizer, made.arch_optimizer):
-            optimizer.register_step_pre_hook(average)
-    rows = slice(rank * 12 // count, (rank + 1) * 12 // count)
-    for _ in range(4):
-        made.step(*((x[rows], y[rows]) for x, y in (TRAIN, VALID)))
-    torch.save(place(made), f"{folder}/{count}-{rank}.pt")
-    if count > 1:
-        distributed.destroy_process_group()
-
-
-def test_two_processes_with_half_a_batch_are_one_with_the_whole(tmp_path: Path) -> None:
-    share(0, 1, str(tmp_path))
-    other = FORKS.Process(target=share, args=(1, 2, str(tmp_path)))
-    other.start()
-    share(0, 2, str(tmp_path))
-    other.join()
-    whole, first, second = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
-    assert all(map(torch.equal, first, second))
-    torch.testing.assert_close(first, whole)
-
-
-def test_refuses_a_network_inside_of_ddp(tmp_path: Path) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_processes_average_every_gradient_once(sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of two processes that see the same batches are one of one, with what they exchange written out."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", world_size=1, rank=0)
     try:
-        net = nn.parallel.DistributedDataParallel(supernet())
-        with pytest.raises(ValueError, match=r"model must not be wrapped in DistributedDataParallel.* its \.module"):
-            searcher(net)
+        wrapped: Any = nn.parallel.DistributedDataParallel(supernet())
+        plain, parallel = (searcher(net, momentum=0.9, grad_clip=0.3, sweep=sweep) for net in (None, wrapped))
+        sent: list[int] = []
+
+        def add(gradient: Tensor, group: Any) -> None:
+            assert group is wrapped.process_group
+            assert gradient.is_contiguous()
+            sent.append(gradient.numel())
+            gradient.mul_(2)
+
+        monkeypatch.setattr(distributed, "all_reduce", add)
+        monkeypatch.setattr(distributed, "get_world_size", lambda group: 2)
+        for _ in range(3):
+            ours, theirs = (made.step(TRAIN, VALID) for made in (parallel, plain))
+            torch.testing.assert_close(ours, theirs)
+        assert sum(sent) == 3 * (42 + 2 + 42)
+        assert parallel.discretise()(TRAIN[0]).shape == (12, 2)
     finally:
         distributed.destroy_process_group()
 
@@ -571,9 +553,9 @@ def test_refuses_a_network_inside_of_ddp(tmp_path: Path) -> None:
         ({"beta": -0.1}, r"beta must be non-negative and finite, got -0\.1"),
         ({"beta": math.inf}, r"beta must be non-negative and finite, got inf"),
         ({"sweep": "jacobi"}, r"sweep must be one of gauss-seidel, fused, got 'jacobi'"),
-        ({"grad_clip": 0.0}, r"grad_clip must be positive or None, got 0\.0"),
-        ({"arch_params": []}, r"arch_params must be at least one, got none"),
-        ({"arch_params": [nn.Parameter(torch.ones(2))]}, r"must be parameters of the model, which number 0 is not"),
+        ({"grad_clip": 0.0}, r"grad_clip must be positive and finite, or None for no clipping, got 0\.0"),
+        ({"arch_params": []}, r"arch_params must hold at least one parameter, got none"),
+        ({"arch_params": [nn.Parameter(torch.ones(2))]}, r"must be parameters of the model, and number 0 is not"),
     ],
 )
 def test_names_a_bad_argument(options: dict[str, Any], message: str) -> None:
@@ -587,27 +569,50 @@ def test_names_what_an_optimizer_must_not_hold_or_lacks() -> None:
     sgd = torch.optim.SGD
     stranger = nn.Parameter(torch.ones(1))
     for weight_held, arch_held, message in (
-        ([*weights, *arch], arch, r"weight_optimizer must hold no architecture parameter, got 0\.choice\.alpha"),
-        (weights[1:], arch, r"weight_optimizer lacks 0\.ops\.line\.weight$"),
-        (weights[-1:], arch, r"weight_optimizer lacks 0\.ops\.line\.weight, .* and 1 more"),
-        (weights, weights, r"arch_optimizer must hold no weight, got 0\.ops\.line\.weight, .* and 2 more"),
-        (weights, [stranger], r"arch_optimizer lacks 0\.choice\.alpha"),
+        ([*weights, *arch], arch, r"weight_optimizer must not hold 0\.choice\.alpha: each parameter has one optimizer"),
+        (weights[1:], arch, r"weight_optimizer must hold every .* and lacks 0\.ops\.line\.weight$"),
+        (weights[-1:], arch, r"weight_optimizer must hold every .* lacks 0\.ops\.line\.bias, .* and 1 more$"),
+        (weights, weights, r"arch_optimizer must not hold 0\.ops\.line\.bias, .* and 2 more"),
+        (weights, [stranger], r"arch_optimizer must hold every .* and lacks 0\.choice\.alpha"),
         ([*weights, stranger], arch, r"weight_optimizer must hold parameters of the model alone"),
     ):
         with pytest.raises(ValueError, match=message):
             RelaxedSearcher(net, squares, sgd(weight_held, 0.1), sgd(arch_held, 0.1))
-    with pytest.raises(
-        ValueError, match=r"arch_params must hold the alpha of every choice, got none for 0\.choice"
-    ):
+    with pytest.raises(ValueError, match=r"arch_params must hold the alpha of every choice, got none for 0\.choice"):
         RelaxedSearcher(net, squares, sgd([*weights[1:], *arch], 0.1), sgd(weights[:1], 0.1), arch_params=weights[:1])
-    arch[0].requires_grad_(False)
-    with pytest.raises(ValueError, match=r"arch_params must require a gradient, got 0\.choice\.alpha without"):
-        RelaxedSearcher(net, squares, sgd(weights, 0.1), sgd(arch, 0.1), arch_params=arch)
-    with pytest.raises(ValueError, match=r"arch_params must be at least one, got none"):
-        RelaxedSearcher(net, squares, sgd(weights, 0.1), sgd(arch, 0.1))
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got int"):
+        RelaxedSearcher(3, squares, sgd(weights, 0.1), sgd(arch, 0.1))  # type: ignore[arg-type]
     alone = MixedOp({"a": nn.Identity(), "b": nn.Tanh()})
     with pytest.raises(ValueError, match=r"model must have weights beside arch_params, got none"):
-        RelaxedSearcher(alone, squares, sgd(weights, 0.1), sgd(arch_parameters(alone), 0.1))
+        RelaxedSearcher(alone, squares, sgd([stranger], 0.1), sgd(arch_parameters(alone), 0.1))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_frozen_architecture_rests_while_both_networks_learn(sweep: Any) -> None:
+    net = supernet()
+    made = searcher(net, sweep=sweep)
+    net[0].choice.alpha.requires_grad_(False)  # type: ignore[index, union-attr]
+    before = place(made)
+    made.step(TRAIN, VALID)
+    assert [torch.equal(*pair) for pair in zip(place(made), before, strict=True)] == [False, True, False]
+    made.architecture_step(VALID, TRAIN)
+
+
+def test_modes_of_the_auxiliary_are_those_of_the_model() -> None:
+    net = supernet(lambda: nn.BatchNorm1d(4)).eval()
+    made = searcher(net, sweep="fused")
+    net.train()
+    net[2].eval()  # type: ignore[index]
+    made.step(TRAIN, VALID)
+    assert [m.training for m in made.auxiliary.modules()] == [m.training for m in net.modules()]
+    assert made.auxiliary[1].num_batches_tracked == 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_step_takes_note_of_a_batch_once(sweep: Any) -> None:
+    made = searcher(supernet(lambda: nn.BatchNorm1d(4)), sweep=sweep)
+    made.step(TRAIN, VALID)
+    assert [net[1].num_batches_tracked.item() for net in (made.model, made.auxiliary)] == [1, 1]  # type: ignore[index]
 
 
 def test_an_optimizer_that_wants_more_is_refused() -> None:
@@ -627,7 +632,7 @@ def test_an_optimizer_that_wants_more_is_refused() -> None:
     [
         (lambda net, data: 1.0, TypeError, r"the result of loss must be a tensor, got float"),
         (lambda net, data: net(data[0]), ValueError, r"loss must return a scalar, got shape \(12, 2\)"),
-        (lambda net, data: data[0].sum(), ValueError, r"loss must depend on the network .* the training loss does not"),
+        (lambda net, data: data[0].sum(), ValueError, r"loss must depend on the weights .* the training loss does not"),
         (
             lambda net, data: squares(net, data) / 0,
             FloatingPointError,
@@ -652,7 +657,7 @@ def test_a_loss_of_one_network_alone_is_noticed() -> None:
     """A loss that closes over the model trains it twice, and the auxiliary never."""
     net = supernet()
     made = searcher(net, loss=lambda network, data: squares(net, data))
-    with pytest.raises(ValueError, match=r"loss must depend on the network .* the validation loss does not"):
+    with pytest.raises(ValueError, match=r"loss must depend on the weights .* the validation loss does not"):
         made.step(TRAIN, VALID)
 
 
@@ -661,7 +666,9 @@ def test_an_architecture_that_no_loss_sees_is_named() -> None:
     net.register_module("unused", MixedOp({"a": nn.Linear(1, 1).double(), "b": nn.Tanh()}))
     made = searcher(net, loss=lambda network, data: F.mse_loss(network[2](network[1](network[0](data[0]))), data[1]))
     before = place(made)[1]
-    with pytest.raises(ValueError, match=r"arch_params must be used .* neither depends on unused\.choice\.alpha"):
+    with pytest.raises(
+        ValueError, match=r"arch_params must be used .* neither network's depends on unused\.choice\.alpha"
+    ):
         made.step(TRAIN, VALID)
     assert torch.equal(place(made)[1], before)
 

@@ -6,16 +6,17 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from throughline.core._modules import shells
 from throughline.core.checks import check_tensor
-from throughline.search.supernet import Choice, arch_parameters, discretise
+from throughline.search._steps import check_parts, few, give, parallel_shell, scalar
+from throughline.search.supernet import Choice, arch_parameters, batch_statistics, discretise
 
 __all__ = ["RelaxedSearcher", "relaxed_loss"]
 
@@ -85,18 +86,20 @@ class RelaxedSearcher:
     The brackets are what the optimizers are given: with plain SGD the lines are exact. They take four forward and
     backward passes, two of them for α alone. The *fused* sweep takes both gradients of each loss from one pass, α's in
     line 2 at the w before line 1, and y's in line 3 at the α before line 2: two passes, as many as first-order DARTS.
-    No more than one graph is held at a time; weights and the state of their optimizer are held twice.
+    No more than one graph is held at a time; weights and the state of their optimizer are held twice. Passes for α
+    alone normalise by the batch and leave running statistics as they are, and α of a choice that is decided rests.
 
     λ scales the rate of w: compare runs at equal λ·η_w. Plain SGD needs η_w (λ·(Lipschitz constant of ∇L_t) + β) < 2.
     If L is unbounded below, as a bilinear L_v makes it where λ and β are too small, the iterates diverge.
 
     Args:
-        model: the primary network, trained in place; any module, also inside of ``torch.compile``.
+        model: the primary network, trained in place; any module, also inside of ``torch.compile``, or of
+            DistributedDataParallel, whose processes then bring batches of their own and average all gradients.
         loss: ``(network, batch)`` to a scalar, by the network that it is given.
         weight_optimizer: over all of the weights, and no α; of any class that follows one gradient.
         arch_optimizer: over all of α, and no weight.
-        arch_params: α, parameters of the model; by default `arch_parameters` of it. Every other parameter of the model
-            that requires a gradient is a weight.
+        arch_params: α, parameters of the model; by default those of its choices. Every other parameter that requires a
+            gradient is a weight.
         lam: λ, positive.
         beta: β, not negative; 0 makes two networks that have α in common and nothing else.
         sweep: "gauss-seidel", of which the paper's theorem of convergence is, or "fused".
@@ -111,7 +114,8 @@ class RelaxedSearcher:
         iteration: how often w has moved.
 
     Raises:
-        TypeError: the class of ``weight_optimizer`` wants more than parameters and its defaults; a loss is no tensor.
+        TypeError: ``model`` is no module; the class of ``weight_optimizer`` wants more than parameters and its
+            defaults; a loss is no tensor.
         ValueError: a number is out of range; ``arch_params`` are none, or not of the model; an optimizer holds what it
             must not, or lacks what it must hold; a loss is no scalar, or depends on no weight of its network; neither
             loss depends on one of α, unless its choice is decided.
@@ -141,27 +145,35 @@ class RelaxedSearcher:
         sweep: Sweep = "gauss-seidel",
         grad_clip: float | None = 5.0,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
         _check_coefficients(lam, beta)
         if sweep not in get_args(Sweep):
             raise ValueError(f"sweep must be one of {', '.join(get_args(Sweep))}, got {sweep!r}")
-        if grad_clip is not None and not grad_clip > 0:
-            raise ValueError(f"grad_clip must be positive or None, got {grad_clip}")
-        if any(isinstance(shell, DistributedDataParallel) for shell in shells(model)):
-            raise ValueError(
-                "model must not be wrapped in DistributedDataParallel, whose averages follow backward() alone: give "
-                "its .module, and average gradients in hooks before the optimizers' steps"
-            )
+        if grad_clip is not None and not 0 < grad_clip < math.inf:
+            raise ValueError(f"grad_clip must be positive and finite, or None for no clipping, got {grad_clip}")
         self.model, self.loss = model, loss
         self.weight_optimizer, self.arch_optimizer = weight_optimizer, arch_optimizer
         self.lam, self.beta, self.sweep, self.grad_clip = lam, beta, sweep, grad_clip
         self.iteration = 0
-        self._names = {id(p): name for name, p in model.named_parameters()}
-        given = [p for p in arch_parameters(model) if p.requires_grad] if arch_params is None else arch_params
-        self._arch: list[Tensor] = list(given)
-        self._weights = self._check_parameters()
-        shared = [*self._arch, *(m for m in model.modules() if isinstance(m, Choice))]
-        memo: dict[int, Any] = {id(part): part for part in shared}
-        self.auxiliary = copy.deepcopy(model, memo)
+
+        self.arch_params: list[Tensor] = list(arch_parameters(model) if arch_params is None else arch_params)
+        self._parallel = parallel_shell(model)
+        self._inner: nn.Module = model if self._parallel is None else self._parallel.module
+        named = dict(self._inner.named_parameters())
+        check_parts(named, self.arch_params, weight_optimizer, arch_optimizer)
+        self._names = {id(p): name for name, p in named.items()}
+        arch, choices = set(map(id, self.arch_params)), [m for m in model.modules() if isinstance(m, Choice)]
+        self._weights: list[Tensor] = [p for p in named.values() if p.requires_grad and id(p) not in arch]
+        if not self._weights:
+            raise ValueError("model must have weights beside arch_params, got none that require a gradient")
+        if loose := [self._names[id(c.alpha)] for c in choices if c.alpha.requires_grad and id(c.alpha) not in arch]:
+            raise ValueError(
+                f"arch_params must hold the alpha of every choice, got none for {few(loose)}; requires_grad_(False) "
+                "freezes one"
+            )
+        memo: dict[int, Any] = {id(part): part for part in (*self.arch_params, *choices)}
+        self.auxiliary = copy.deepcopy(self._inner, memo)
         self._auxiliary_weights: list[Tensor] = [memo[id(w)] for w in self._weights]
         self.auxiliary_optimizer = _twin(weight_optimizer, memo)
 
@@ -171,7 +183,7 @@ class RelaxedSearcher:
         Returns:
             "train_loss" before it, detached.
         """
-        loss, (slopes,) = self._slopes(self.model, train_batch, self._weights)
+        loss, (slopes,) = self._slopes(self._inner, train_batch, self._weights)
         self._move(slopes, primary=True)
         return {"train_loss": loss}
 
@@ -181,8 +193,9 @@ class RelaxedSearcher:
         Returns:
             "valid_loss" of the auxiliary network before both, and "gap", ‖y − w‖ after them, detached.
         """
-        _, (arch,) = self._slopes(self.model, train_batch, self._arch)
-        return self._respond(valid_batch, arch)
+        learned = self._learned()
+        _, (arch,) = self._slopes(self._inner, train_batch, learned) if learned else (None, [[]])
+        return self._respond(valid_batch, learned, arch)
 
     def step(self, train_batch: Any, valid_batch: Any) -> dict[str, Tensor]:
         """One iteration: lines 1, 2 and 3, by the sweep that was chosen.
@@ -192,9 +205,10 @@ class RelaxedSearcher:
         """
         if self.sweep == "gauss-seidel":
             return {**self.weight_step(train_batch), **self.architecture_step(valid_batch, train_batch)}
-        loss, (slopes, arch) = self._slopes(self.model, train_batch, self._weights, self._arch)
+        learned = self._learned()
+        loss, (slopes, arch) = self._slopes(self._inner, train_batch, self._weights, learned)
         self._move(slopes, primary=True)
-        return {"train_loss": loss, **self._respond(valid_batch, arch)}
+        return {"train_loss": loss, **self._respond(valid_batch, learned, arch)}
 
     def discretise(self) -> nn.Module:
         """The architecture of the largest α with the primary network's weights, as plain modules (a copy)."""
@@ -216,14 +230,22 @@ class RelaxedSearcher:
             getattr(self, name).load_state_dict(state[name])
         self.iteration = int(state["iteration"])
 
-    def _respond(self, batch: Any, train: Gradients) -> dict[str, Tensor]:
+    def _learned(self) -> list[Tensor]:
+        """α without what is frozen or decided."""
+        choices = [m for m in self._inner.modules() if isinstance(m, Choice)]
+        settled = {id(c.alpha) for c in choices if c.decision is not None or c.dropped}
+        return [p for p in self.arch_params if p.requires_grad and id(p) not in settled]
+
+    def _respond(self, batch: Any, learned: list[Tensor], train: Gradients) -> dict[str, Tensor]:
         """Lines 2 and 3, given λ ∇_α L_t."""
-        if self.sweep == "fused":
-            loss, (slopes, valid) = self._slopes(self.auxiliary, batch, self._auxiliary_weights, self._arch)
-            self._move_arch(train, valid)
+        for ours, theirs in zip(self._inner.modules(), self.auxiliary.modules(), strict=True):
+            theirs.training = ours.training
+        if self.sweep == "fused" or not learned:
+            loss, (slopes, valid) = self._slopes(self.auxiliary, batch, self._auxiliary_weights, learned)
+            self._move_arch(learned, train, valid)
         else:
-            loss, (valid,) = self._slopes(self.auxiliary, batch, self._arch)
-            self._move_arch(train, valid)
+            loss, (valid,) = self._slopes(self.auxiliary, batch, learned)
+            self._move_arch(learned, train, valid)
             _, (slopes,) = self._slopes(self.auxiliary, batch, self._auxiliary_weights)
         self._move(slopes, primary=False)
         with torch.no_grad():
@@ -231,104 +253,61 @@ class RelaxedSearcher:
             return {"valid_loss": loss, "gap": nn.utils.get_total_norm(gap)}
 
     def _slopes(self, network: nn.Module, batch: Any, *wanted: list[Tensor]) -> tuple[Tensor, list[Gradients]]:
-        """The loss of a network on its batch, and λ or 1 times its gradients by lists of parameters."""
-        which, scale = ("training", self.lam) if network is self.model else ("validation", 1.0)
-        loss = self.loss(network, batch)
-        check_tensor("the result of loss", loss)
-        if loss.ndim:
-            raise ValueError(f"loss must return a scalar, got shape {tuple(loss.shape)}")
+        """The loss of a network on its batch, and by lists of parameters its gradients, those of L_t times λ."""
+        which, scale = ("training", self.lam) if network is self._inner else ("validation", 1.0)
+        moved = self._weights if network is self._inner else self._auxiliary_weights
+        with nullcontext() if wanted[0] is moved else batch_statistics(network):
+            loss = scalar(self.loss(network, batch))
         if not loss.isfinite():
             raise FloatingPointError(f"the {which} loss is not finite at step {self.iteration}: {loss.item()}")
-        leaves = [p for parameters in wanted for p in parameters]
-        flat: Gradients = [None] * len(leaves)
+        flat: Gradients = [None] * sum(map(len, wanted))
         if loss.requires_grad:
-            flat = torch.autograd.grad(scale * loss, leaves, allow_unused=True)
-        found, start = [], 0
-        for parameters in wanted:
-            found.append(flat[start : start + len(parameters)])
-            start += len(parameters)
-            if parameters is not self._arch and all(gradient is None for gradient in found[-1]):
-                raise ValueError(f"loss must depend on the network that it is given; the {which} loss does not")
+            flat = torch.autograd.grad(scale * loss, [p for some in wanted for p in some], allow_unused=True)
+        slopes = iter(flat)
+        found: list[Gradients] = [list(islice(slopes, len(some))) for some in wanted]
+        if wanted[0] is moved and all(slope is None for slope in found[0]):
+            raise ValueError(f"loss must depend on the weights that it is given; the {which} loss does not")
         return loss.detach(), found
 
     @torch.no_grad()
     def _move(self, slopes: Gradients, *, primary: bool) -> None:
-        """Line 1 or line 3, given the gradient of the loss."""
+        """Line 1 or line 3, given the gradient of its loss."""
         here, there, optimizer = self._weights, self._auxiliary_weights, self.weight_optimizer
         if not primary:
             here, there, optimizer = there, here, self.auxiliary_optimizer
             for own, group in zip(optimizer.param_groups, self.weight_optimizer.param_groups, strict=True):
                 own.update({name: value for name, value in group.items() if name != "params"})
-        reached = [i for i, slope in enumerate(slopes) if slope is not None]
+        # new tensors in either case: clipping writes to them, and autograd may give one to several parameters
         if self.beta:
             bracket: list[Tensor | None] = list(torch._foreach_mul(torch._foreach_sub(here, there), self.beta))
+            reached = [i for i, slope in enumerate(slopes) if slope is not None]
             torch._foreach_add_([bracket[i] for i in reached], [slopes[i] for i in reached])  # type: ignore[misc]
         else:
-            bracket = [None if slope is None else slope.clone() for slope in slopes]  # clipping must not meet one twice
-        for parameter, gradient in zip(here, bracket, strict=True):
-            parameter.grad = gradient
+            bracket = [None if slope is None else slope.clone() for slope in slopes]
+        give(here, bracket, self._parallel)
         if self.grad_clip is not None:
             nn.utils.clip_grad_norm_(here, self.grad_clip)
         optimizer.step()
-        for parameter in here:
-            parameter.grad = None
+        give(here, [None] * len(here))
         self.iteration += primary
 
     @torch.no_grad()
-    def _move_arch(self, train: Gradients, valid: Gradients) -> None:
+    def _move_arch(self, learned: list[Tensor], train: Gradients, valid: Gradients) -> None:
         """Line 2, given both parts of its bracket."""
-        lost = []
-        for parameter, one, other in zip(self._arch, train, valid, strict=True):
-            parts = [part for part in (one, other) if part is not None]
-            parameter.grad = sum(parts[1:], parts[0]) if parts else None
-            if not parts:
-                lost.append(parameter)
-        if lost:
-            choices = [m for m in self.model.modules() if isinstance(m, Choice)]
-            settled = {id(c.alpha) for c in choices if c.decision is not None or c.dropped}
-            if names := [self._names[id(p)] for p in lost if id(p) not in settled]:
-                raise ValueError(f"arch_params must be used by the loss, and neither depends on {', '.join(names)}")
+        pairs = [[p for p in pair if p is not None] for pair in zip(train, valid, strict=True)]
+        if lost := [self._names[id(p)] for p, pair in zip(learned, pairs, strict=True) if not pair]:
+            raise ValueError(f"arch_params must be used by the loss, and neither network's depends on {few(lost)}")
+        give(self.arch_params, [None] * len(self.arch_params))
+        give(learned, [sum(rest, first) for first, *rest in pairs], self._parallel)
         self.arch_optimizer.step()
-        for parameter in self._arch:
-            parameter.grad = None
-
-    def _check_parameters(self) -> list[Tensor]:
-        """The weights, once both optimizers hold what they should."""
-        if not self._arch:
-            raise ValueError("arch_params must be at least one, got none")
-        for place, parameter in enumerate(self._arch):
-            if id(parameter) not in self._names:
-                raise ValueError(f"arch_params must be parameters of the model, which number {place} is not")
-            if not parameter.requires_grad:
-                raise ValueError(f"arch_params must require a gradient, got {self._names[id(parameter)]} without")
-        arch = {id(p) for p in self._arch}
-        weights: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad and id(p) not in arch]
-        alphas = {id(m.alpha) for m in self.model.modules() if isinstance(m, Choice)}
-        if left := [self._names[id(p)] for p in weights if id(p) in alphas]:
-            raise ValueError(
-                f"arch_params must hold the alpha of every choice, got none for {_listed(left)}; requires_grad_(False) "
-                "freezes one"
-            )
-        if not weights:
-            raise ValueError("model must have weights beside arch_params, got none that require a gradient")
-        for name, optimizer, wanted, others in (
-            ("weight_optimizer", self.weight_optimizer, weights, self._arch),
-            ("arch_optimizer", self.arch_optimizer, self._arch, weights),
-        ):
-            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            if wrong := [self._names[id(p)] for p in others if id(p) in held]:
-                kind = "architecture parameter" if others is self._arch else "weight"
-                raise ValueError(f"{name} must hold no {kind}, got {_listed(wrong)}")
-            if lacking := [self._names[id(p)] for p in wanted if id(p) not in held]:
-                raise ValueError(f"{name} lacks {_listed(lacking)}")
-            if held - self._names.keys():
-                raise ValueError(f"{name} must hold parameters of the model alone, got one of something else")
-        return weights
+        give(learned, [None] * len(learned))
 
 
 def _twin(optimizer: Optimizer, twins: dict[int, Any]) -> Optimizer:
     """An optimizer of the same class and settings over the twins of its parameters."""
     kind = type(optimizer)
+    if any(id(p) not in twins for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("weight_optimizer must hold parameters of the model alone, got one of something else")
     groups = [{**group, "params": [twins[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
     taken = inspect.signature(kind).parameters
     try:
@@ -345,7 +324,3 @@ def _check_coefficients(lam: float, beta: float) -> None:
         raise ValueError(f"lam must be positive and finite, got {lam}")
     if not 0 <= beta < math.inf:
         raise ValueError(f"beta must be non-negative and finite, got {beta}")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
