@@ -94,7 +94,8 @@ def hypergradient(
             take.
         init: of cg, like ``inner_params``; the `adjoint` of the step before is a good one.
         checkpoint: of unrolled: compute each step once more on the way back. The y's and graphs of a step that are held
-            take about √(2·steps·|y|·(|y| + |graph|)), and never more than all y's and one graph.
+            take about √(2·steps·Y·(Y + G)), where Y is the size of y and G that of one graph, and never more than all
+            y's and one graph.
 
     Returns:
         The estimate, like ``outer_params``, detached; zeros for what neither loss depends on.
