@@ -12,7 +12,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from tests.search.self_distillation.networks import Classifier, Supernet, filled, random, seeded
 from tests.search.self_distillation.test_teachers import assert_same, state_of
 from torch import Tensor, nn
-from torch.func import functional_call, hessian
+from torch.autograd.functional import hessian
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from throughline.search.self_distillation import dominant_eigenvalue, sharpness
@@ -119,7 +120,7 @@ def test_the_dominant_eigenvalue_of_alphas_by_the_whole_hessian() -> None:
         return F.cross_entropy(functional_call(model, parts, (BATCH[0],)), BATCH[1])
 
     with batch_statistics(model):
-        matrix = hessian(at)(torch.cat([p.detach() for p in alphas.values()])).detach().numpy()
+        matrix = hessian(at, torch.cat([p.detach() for p in alphas.values()])).numpy()
     values = np.linalg.eigvalsh(matrix)
     expected = values[np.abs(values).argmax()]
     found = dominant_eigenvalue(model, cross_entropy, BATCH, iterations=300, generator=seeded())
@@ -158,11 +159,8 @@ def test_attention_is_differentiated_twice() -> None:
     x = random(2, 3, 4)
     loss = lambda m, x: m(x, x, x, need_weights=False)[0].square().mean()  # noqa: E731
     found = dominant_eigenvalue(layer, loss, x, params=[layer.in_proj_bias], iterations=100, generator=seeded())
-    matrix = hessian(
-        lambda bias: (
-            functional_call(layer, {"in_proj_bias": bias}, (x, x, x), {"need_weights": True})[0].square().mean()
-        )
-    )(layer.in_proj_bias.detach()).detach()
+    plain = lambda bias: functional_call(layer, {"in_proj_bias": bias}, (x, x, x))[0].square().mean()  # noqa: E731
+    matrix = hessian(plain, layer.in_proj_bias.detach())  # with its weights, attention is in plain operations
     values = np.linalg.eigvalsh(matrix.numpy())
     assert found.item() == pytest.approx(values[np.abs(values).argmax()], rel=1e-4)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DataParallel
 
-from throughline.search.self_distillation import VotingTeachers
+from throughline.search.self_distillation import VotingTeachers, distillation_loss
 from throughline.search.supernet import choices
 
 X = random(12, 4)
@@ -101,7 +101,7 @@ def test_a_vote_may_come_between_forward_and_backward() -> None:
         loss = model(X).square().mean()
         if ask:
             teachers.predict(X)
-        gradients.append(torch.autograd.grad(loss, [p for p in model.parameters()]))
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     for one, other in zip(*gradients, strict=True):
         assert torch.equal(one, other)
 
@@ -129,8 +129,6 @@ def test_a_teacher_is_no_reference_to_the_student() -> None:
 
 
 def test_a_student_is_drawn_to_its_teachers() -> None:
-    from throughline.search.self_distillation import distillation_loss
-
     model = filled(Classifier()).train()
     teachers = VotingTeachers(model, teachers=1)
     teachers.update()
@@ -206,11 +204,10 @@ def test_sees_through_wrappers() -> None:
     model = filled(Classifier())
     plain = VotingTeachers(model)
     plain.update()
-    for wrapped in (DataParallel(model), torch.compile(model)):
-        teachers = VotingTeachers(wrapped)
-        teachers.update()
-        assert torch.equal(teachers.predict(X), plain.predict(X))
-        teachers.load_state_dict(plain.state_dict())
+    teachers = VotingTeachers(DataParallel(model))
+    teachers.update()
+    assert torch.equal(teachers.predict(X), plain.predict(X))
+    teachers.load_state_dict(plain.state_dict())
 
 
 class Tokens(nn.Module):

@@ -9,9 +9,11 @@ measure what it is for. Teachers and measures work on every classifier.
 
 from throughline.search.self_distillation.curvature import dominant_eigenvalue, sharpness
 from throughline.search.self_distillation.losses import distillation_loss, vote
+from throughline.search.self_distillation.searcher import SelfDistillationSearcher
 from throughline.search.self_distillation.teachers import VotingTeachers
 
 __all__ = [
+    "SelfDistillationSearcher",
     "VotingTeachers",
     "distillation_loss",
     "dominant_eigenvalue",

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from throughline.core._derivatives import pullback
+from throughline.core._modules import call_with
 from throughline.core._trees import dot
 from throughline.core.checks import check_tensor, integer
 from throughline.search.self_distillation.teachers import steady
@@ -150,7 +150,7 @@ def _slope(model: nn.Module, loss: Loss, batch: Any, here: Point, *, further: bo
 
 def _value(model: nn.Module, loss: Loss, batch: Any, at: Point) -> Tensor:
     """L with some of the parameters at other values; they are swapped, nothing is written."""
-    value: Tensor = functional_call(_Objective(model, loss), at, (batch,))
+    value: Tensor = call_with(_Objective(model, loss), at, batch)
     check_tensor("the result of loss", value)
     if value.ndim:
         raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")

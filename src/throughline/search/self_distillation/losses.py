@@ -7,7 +7,7 @@ from torch import Tensor
 
 from throughline.core.checks import check_floating, readable
 
-__all__ = ["check_temperature", "distillation_loss", "probabilities_of", "vote"]
+__all__ = ["check_logits", "check_temperature", "distillation_loss", "vote"]
 
 SUM_TOLERANCE = 1e-3
 
@@ -84,8 +84,8 @@ def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float = 1
     return loss if torch.is_autocast_enabled(loss.device.type) else loss.to(logits.dtype)
 
 
-def probabilities_of(output: object, temperature: float) -> Tensor:
-    """softmax(z / τ) of what a model gave, in float32 at least.
+def check_logits(output: object) -> Tensor:
+    """What a model gave, if it can be logits.
 
     Raises:
         TypeError: it gave no floating point tensor.
@@ -93,9 +93,7 @@ def probabilities_of(output: object, temperature: float) -> Tensor:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         got = output.dtype if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(f"forward must return the logits, a floating point tensor (..., classes), got {got}")
-    with torch.autocast(output.device.type, enabled=False):
-        wide = output.to(torch.promote_types(output.dtype, torch.float32))
-        return (wide / temperature).softmax(-1)
+    return output
 
 
 def check_temperature(temperature: float) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from throughline.core._modules import unwrapped
+from throughline.core._modules import call_with, unwrapped
 from throughline.core.checks import integer
-from throughline.search.self_distillation.losses import check_temperature, probabilities_of, vote
+from throughline.search.self_distillation.losses import check_logits, check_temperature, vote
 from throughline.search.supernet import batch_statistics
 
 __all__ = ["VotingTeachers", "steady"]
@@ -37,6 +36,10 @@ class VotingTeachers:
         teachers: K, the number of snapshots that are kept, at least 1.
         interval: steps from one snapshot to the next, at least 1.
 
+    Attributes:
+        model, interval: as given.
+        steps: how often `update` has been called.
+
     Raises:
         TypeError: ``model`` is no module, or a number no integer; in `predict`, the model's ``forward`` gives no
             floating point tensor.
@@ -58,7 +61,7 @@ class VotingTeachers:
                 raise ValueError(f"{name} must be at least 1, got {count}")
         self.model, self.interval = model, interval
         self._snapshots: deque[Snapshot] = deque(maxlen=teachers)
-        self._steps = 0
+        self.steps = 0
 
     def __len__(self) -> int:
         """How many snapshots there are."""
@@ -66,8 +69,8 @@ class VotingTeachers:
 
     def update(self) -> bool:
         """Count a step of the weights, and say whether a snapshot was recorded: call it once after each."""
-        self._steps += 1
-        if self._steps % self.interval:
+        self.steps += 1
+        if self.steps % self.interval:
             return False
         if len(self._snapshots) == self._snapshots.maxlen:
             self._snapshots.popleft()  # before its successor takes memory
@@ -92,7 +95,7 @@ class VotingTeachers:
         check_temperature(temperature)
         if not self._snapshots:
             raise RuntimeError(
-                f"there is no teacher yet: update() records one every {self.interval} steps, and {self._steps} were "
+                f"there is no teacher yet: update() records one every {self.interval} steps, and {self.steps} were "
                 "taken"
             )
         model = unwrapped(self.model)
@@ -100,13 +103,13 @@ class VotingTeachers:
             used = [name for name, _ in _state(model)]  # not what BatchNorm has kept: it would use it
             said = []
             for snapshot in self._snapshots:
-                output = functional_call(model, {name: snapshot[name] for name in used}, inputs, kwargs)
-                said.append(probabilities_of(output, temperature))
+                output = call_with(model, {name: snapshot[name] for name in used}, *inputs, **kwargs)
+                said.append(_probabilities(check_logits(output), temperature))
             return vote(torch.stack(said))
 
     def state_dict(self) -> dict[str, Any]:
         """The snapshots, oldest first, and the steps taken: without them a resumed run is another one."""
-        return {"steps": self._steps, "snapshots": [dict(snapshot) for snapshot in self._snapshots]}
+        return {"steps": self.steps, "snapshots": [dict(snapshot) for snapshot in self._snapshots]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, with copies on the model's device; of more snapshots than are kept,
@@ -118,7 +121,7 @@ class VotingTeachers:
         own = dict(_state(self.model))
         for snapshot in state["snapshots"]:
             _check_structure(own, snapshot, type(unwrapped(self.model)).__name__)
-        self._steps = state["steps"]
+        self.steps = state["steps"]
         self._snapshots.clear()
         for snapshot in state["snapshots"]:
             self._snapshots.append({name: torch.empty_like(t).copy_(snapshot[name]) for name, t in own.items()})
@@ -143,6 +146,13 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     inner = unwrapped(model)
     for name, tensor in chain(inner.named_parameters(), inner.named_buffers()):
         yield name, tensor.detach()
+
+
+def _probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """softmax(z / τ), in float32 at least."""
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return (wide / temperature).softmax(-1)
 
 
 def _check_structure(own: Snapshot, other: Snapshot, model: str) -> None:
