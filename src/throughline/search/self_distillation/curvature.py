@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from throughline.core._derivatives import pullback
+from throughline.core._derivatives import eager, pullback
 from throughline.core._modules import call_with
 from throughline.core._trees import dot
 from throughline.core.checks import check_tensor, integer
@@ -21,6 +21,7 @@ Loss = Callable[[nn.Module, Any], Tensor]
 Point = dict[str, Tensor]  # parameters by name
 
 
+@eager
 def sharpness(
     model: nn.Module, loss: Loss, batch: Any, *, rho: float = 0.05, params: Sequence[nn.Parameter] | None = None
 ) -> Tensor:
@@ -67,6 +68,7 @@ def sharpness(
     return _wide(uphill) - _wide(value)
 
 
+@eager
 def dominant_eigenvalue(
     model: nn.Module,
     loss: Loss,
@@ -117,16 +119,17 @@ def _largest(
     product: Callable[[Point], Point], like: Point, iterations: int, generator: torch.Generator | None
 ) -> Tensor:
     """Power iteration: the Rayleigh quotient at the last vector but one."""
-    device = generator.device if generator is not None else None
-    vector = {
-        name: torch.randn(p.shape, dtype=p.dtype, device=device or p.device, generator=generator).to(p.device)
-        for name, p in like.items()
-    }
-    vector = _unit(vector)
+    vector = _unit({name: _drawn(p, generator) for name, p in like.items()})
     for _ in range(iterations):
         image = product(vector)
         value, vector = dot(vector, image), _unit(image)
     return value
+
+
+def _drawn(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Normal numbers, the same ones in every precision."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, dtype=torch.float32, device=device, generator=generator).to(like)
 
 
 def _unit(vector: Point) -> Point:
