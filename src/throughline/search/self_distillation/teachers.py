@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from throughline.core._modules import call_with, unwrapped
+from throughline.core._modules import places, unwrapped
 from throughline.core.checks import integer
 from throughline.search.self_distillation.losses import check_logits, check_temperature, vote
 from throughline.search.supernet import batch_statistics
@@ -100,10 +101,11 @@ class VotingTeachers:
             )
         model = unwrapped(self.model)
         with steady(model):
-            used = [name for name, _ in _state(model)]  # not what BatchNorm has kept: it would use it
+            used = places(model)  # without what BatchNorm has kept: it would use it
             said = []
             for snapshot in self._snapshots:
-                output = call_with(model, {name: snapshot[name] for name in used}, *inputs, **kwargs)
+                lent = {place: snapshot[name] for name, all_places in used.items() for place in all_places}
+                output = functional_call(model, lent, inputs, kwargs, tie_weights=False)
                 said.append(_probabilities(check_logits(output), temperature))
             return vote(torch.stack(said))
 
