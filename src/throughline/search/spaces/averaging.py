@@ -12,7 +12,7 @@ class Average2d(nn.AvgPool2d):
     """``nn.AvgPool2d``, whose most frequent case in a supernet is added up by shifts: five to eight times as fast.
 
     The case is a kernel of 3, stride 1, padding 1 without ``count_include_pad``, and images in float32 or float64 on a
-    CPU in the usual layout. Results agree up to rounding.
+    CPU. Results agree up to rounding.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -20,7 +20,8 @@ class Average2d(nn.AvgPool2d):
             return super().forward(input)
         height, width = (_counts(n, input) for n in input.shape[-2:])
         total: Tensor = _Neighbours.apply(input)  # type: ignore[no-untyped-call]
-        return total * (height[:, None] * width).reciprocal()
+        share = (height[:, None] * width).reciprocal()
+        return total * share if torch.is_grad_enabled() else total.mul_(share)
 
     def _shifts(self, x: Tensor) -> bool:
         sides = self.kernel_size, self.stride, self.padding
