@@ -28,7 +28,9 @@ class FlattensTheSupernet(Claim):
         Beats("test_accuracy", "self_distillation", over="darts"),
     )
     scales = {
-        "smoke": Config(samples=200, batch=32, epochs=4, warmup=1, measured=50, every=2, final_epochs=1, retrainings=1),
+        "smoke": Config(
+            samples=200, batch=32, epochs=4, warmup=1, measured=50, every=2, products=2, final_epochs=1, retrainings=1
+        ),
         "laptop": Config(),
         "paper": Config(
             dataset="cifar10",

@@ -24,4 +24,5 @@ class Config(CellConfig):
     rho: PositiveReal = 0.05  # how far uphill sharpness looks
     measured: PositiveInt = 500  # samples of the validation half on which sharpness and eigenvalue are taken
     every: PositiveInt = 10  # epochs from one eigenvalue to the next
+    products: PositiveInt = 20  # with the Hessian for one eigenvalue, and three times as many for the last
     tuning: bool = False  # also train on the training half what was found, and score it on the validation half

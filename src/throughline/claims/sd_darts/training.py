@@ -26,9 +26,8 @@ __all__ = ["check", "searched"]
 
 Part = tuple[Tensor, Tensor]
 CURVATURE, DIRECTION = 13, 17  # keep the draws of one seed apart
-ITERATIONS, LAST = 20, 60  # products with the Hessian, during the search and at its end
 UPHILL, ACROSS = 0.25, 0.5  # how far the slices go: a distance, and a share of each weight tensor's norm
-POINTS = 21  # of a slice
+POINTS = 11  # of a slice
 
 
 def check(config: Config) -> None:
@@ -56,7 +55,7 @@ def searched(arm: str, setting: Setting, config: Config, log: Log) -> tuple[Deci
             discrete_accuracy=discrete_accuracy(net, decisions, setting.valid),
         )
         if epoch % config.every == 0 or epoch == config.epochs - 1:
-            log(epoch, eigenvalue=eigenvalue(net, seen, setting, ITERATIONS))
+            log(epoch, eigenvalue=eigenvalue(net, seen, setting, config.products))
 
     run_search(searcher, batches, config, log, of=config.epochs, on_epoch=look)
     decisions = decide(net, config)
@@ -66,7 +65,7 @@ def searched(arm: str, setting: Setting, config: Config, log: Log) -> tuple[Deci
     found = {
         "sharpness": float(sharpness(net, loss_of, seen, rho=config.rho)),
         "validation_loss": loss,
-        "eigenvalue": float(eigenvalue(net, seen, setting, LAST)),
+        "eigenvalue": float(eigenvalue(net, seen, setting, 3 * config.products)),
         "supernet_accuracy": whole,
         "discrete_accuracy": single,
         "gap": whole - single,
@@ -157,6 +156,8 @@ def along(net: nn.Module, seen: Part, weights: list[nn.Parameter], direction: li
         for w, c, d in zip(weights, center, direction, strict=True):
             w.copy_(c + step * d)
         rows.append([step, float(loss_of(net, seen))])
+    for w, c in zip(weights, center, strict=True):
+        w.copy_(c)
     return torch.tensor(rows)
 
 
