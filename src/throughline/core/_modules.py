@@ -1,12 +1,14 @@
 """Modules as people hand them over: inside wrappers, and with other parameters than a moment ago."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["check_held", "plain_name", "shells", "unwrapped"]
+__all__ = ["call_with", "check_held", "plain_name", "shells", "unwrapped"]
 
 
 def shells(module: nn.Module) -> Iterator[nn.Module]:
@@ -28,6 +30,26 @@ def unwrapped(module: nn.Module) -> nn.Module:
     """
     *_, inner = shells(module)
     return inner
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    """``module(*args, **kwargs)`` with other parameters and buffers, named as in ``named_parameters()``.
+
+    What `torch.func.functional_call` does, also where modules share a tensor, or a module has several names: torch's
+    own leaves a module of several names with the tensors that it was lent.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> call_with(nn.Sequential(layer), {"0.weight": Tensor([[1.0, 2.0]]), "0.bias": Tensor([3.0])}, Tensor([1.0, 1.0]))
+    tensor([6.])
+    """
+    places: dict[int, list[str]] = {}  # of each tensor, every module that holds it by one of its names
+    for path, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                places.setdefault(id(tensor), []).append(f"{path}.{name}" if path else name)
+    everywhere = {names[0]: names for names in places.values()}
+    lent = {place: tensor for name, tensor in tensors.items() for place in everywhere[name]}
+    return functional_call(module, lent, args, kwargs, tie_weights=False)
 
 
 def check_held(held: Sequence[Tensor], now: Iterable[Tensor], name: str) -> None:

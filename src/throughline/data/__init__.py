@@ -1,5 +1,5 @@
-"""Real data: sets embedded in scikit-learn, downloads with checksums, planar instances as the field draws them, and the
-user's own tables, images, points, simulations and videos.
+"""Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
+them, and the user's own tables, images, points, signals, simulations and videos.
 """
 
 import importlib
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         tour_length,
         triangulation_scores,
     )
+    from throughline.data.signals import Signals, mnist1d, read_signals
     from throughline.data.simulations import Simulation, read_simulation
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Omniglot",
     "PlanarBatch",
     "Row",
+    "Signals",
     "Simulation",
     "Source",
     "Status",
@@ -55,9 +57,11 @@ __all__ = [
     "locate",
     "make_planar",
     "mnist",
+    "mnist1d",
     "omniglot",
     "read_image",
     "read_planar",
+    "read_signals",
     "read_simulation",
     "read_table",
     "read_unlabelled",
@@ -70,13 +74,17 @@ __all__ = [
     "verify",
 ]
 
-IMAGES = {"Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image"}
-SIMULATIONS = {"Simulation", "read_simulation"}
+IMAGES = ("Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image")
+LATER = {  # these are tensors: torch loads when the first of them is touched
+    **dict.fromkeys(IMAGES, "images"),
+    **dict.fromkeys(("Signals", "mnist1d", "read_signals"), "signals"),
+    **dict.fromkeys(("Simulation", "read_simulation"), "simulations"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # images and planar points are tensors: torch loads when the first of these is touched
-        module = "images" if name in IMAGES else "simulations" if name in SIMULATIONS else "planar"
+    if name in __all__:
+        module = LATER.get(name, "planar")
         return getattr(importlib.import_module(f"throughline.data.{module}"), name)
     raise AttributeError(f"module 'throughline.data' has no attribute {name!r}")
 

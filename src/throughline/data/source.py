@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
+    from throughline.data.signals import Signals
     from throughline.data.simulations import Simulation
     from throughline.data.videos import LabelledVideo
 
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-    "table", "binary", "planar", "text", "images", "tables", "simulation", "videos"
+    "table", "binary", "planar", "text", "images", "tables", "simulation", "videos", "signals"
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -32,7 +33,9 @@ KINDS: dict[Kind, str] = {
     "tables": "a folder of tables",
     "simulation": "a folder of meshes and values at their nodes",
     "videos": "a folder of videos with labels.csv",
+    "signals": "a .npz of signals and their classes",
 }
+SIGNAL_FILES = (".npz",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Source:
         """
         place = resolve(path)
         folder = place.is_dir()
-        if not folder and place.suffix.lower() not in TABLE_FILES:
+        signals = not folder and place.suffix.lower() in SIGNAL_FILES
+        if not folder and not signals and place.suffix.lower() not in TABLE_FILES:
             raise DataError(f"{place}: neither a table ({', '.join(TABLE_FILES)}) nor an image folder; give either")
         if folder and target is not None:
             raise DataError(f"{place}: a target column ({target!r}) is for tables, and this is a folder; leave it out")
@@ -70,8 +74,10 @@ class Source:
             raise DataError(
                 f"{place}: a positive class ({positive!r}) is for tables, and this is a folder; leave it out"
             )
+        if signals and (target, positive) != (None, None):
+            raise DataError(f"{place}: a target or positive class is for tables, and this is a .npz; leave it out")
         if not folder and size is not None:
-            raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a table; leave it out")
+            raise DataError(f"{place}: an image size ({size}) is for image folders, and this is a file; leave it out")
         if size is not None and size < 1:
             raise DataError(f"{place}: an image size must be a positive number of pixels, got {size}")
         registered = not Path(path).expanduser().exists()
@@ -91,8 +97,11 @@ class Source:
             )
 
     @property
-    def kind(self) -> Literal["table", "images"]:
-        """What it holds at first sight: "images" for a folder, "table" for a file or a registry key."""
+    def kind(self) -> Literal["table", "images", "signals"]:
+        """What it holds at first sight: "images" for a folder, "signals" for a .npz, "table" for another file or a
+        registry key."""
+        if Path(self.path).suffix.lower() in SIGNAL_FILES and not Path(self.path).is_dir():
+            return "signals"
         return "images" if Path(self.path).is_dir() else "table"
 
     @property
@@ -100,6 +109,8 @@ class Source:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
             return ("images", "tables", "simulation", "videos")
+        if self.kind == "signals":
+            return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
         return ("table", "binary", "planar", *text)
 
@@ -129,6 +140,10 @@ class Source:
             waves = sum(video.pulse is not None for video in videos)
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
+        if kind == "signals":
+            signals = self.signals()
+            count, channels, length = signals.signals.shape
+            return f"{count:,} signals of {channels:,} × {length:,} in {len(signals.classes):,} classes"
         if kind == "simulation":
             meshes, inputs, _ = self.simulation()
             nodes = ", ".join(f"{mesh.p.shape[1]:,}" for mesh in meshes)
@@ -173,6 +188,12 @@ class Source:
         from throughline.data.videos import read_videos
 
         return read_videos(self.path)
+
+    def signals(self) -> "Signals":
+        """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""
+        from throughline.data.signals import read_signals
+
+        return read_signals(self.path)
 
     def planar(self) -> "PlanarBatch":
         """Read a file of planar instances; `throughline.data.read_planar` says how."""

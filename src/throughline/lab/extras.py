@@ -19,6 +19,7 @@ EXTRAS = {  # by extra, the name on the package index of what is imported under 
     "parquet": {"pyarrow": "pyarrow"},
     "physics": {"meshio": "meshio", "skfem": "scikit-fem"},
     "search": {"botorch": "botorch", "optuna": "optuna"},
+    "signals": {"mnist1d": "mnist1d"},
     "tensorboard": {"tensorboard": "tensorboard"},
     "video": {"av": "av"},
     "paper": {
