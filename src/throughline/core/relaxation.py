@@ -75,7 +75,7 @@ def straight_through_categorical(logits: Tensor, index: int | Tensor) -> Tensor:
     return straight_through(_one_hot, logits.softmax(-1), _checked(index, logits))
 
 
-def _checked(index: int | Tensor, logits: Tensor) -> int | Tensor:
+def _checked(index: object, logits: Tensor) -> int | Tensor:
     n = logits.shape[-1]
     if isinstance(index, Integral):
         if not 0 <= index < n:
