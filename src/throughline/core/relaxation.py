@@ -78,9 +78,10 @@ def straight_through_categorical(logits: Tensor, index: int | Tensor) -> Tensor:
 def _checked(index: object, logits: Tensor) -> int | Tensor:
     n = logits.shape[-1]
     if isinstance(index, Integral):
-        if not 0 <= index < n:
-            raise ValueError(f"index must be from 0 to {n - 1}, got {index}")
-        return int(index)
+        number = int(index)
+        if not 0 <= number < n:
+            raise ValueError(f"index must be from 0 to {n - 1}, got {number}")
+        return number
     if not isinstance(index, Tensor):
         raise TypeError(f"index must be an integer or a tensor of them, got {type(index).__name__}")
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:

@@ -46,7 +46,7 @@ class _Gated(torch.autograd.Function):
         return output.clone()  # what comes next may write to it
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         output, *saved = ctx.saved_tensors
         leaves = list(ctx.leaves)

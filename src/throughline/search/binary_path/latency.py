@@ -125,7 +125,7 @@ class LatencyTable:
         used = [pairs.get(id(choice), choice.names) for choice in found.values()]
         times = [self.options[name][option] for name, names in zip(found, used, strict=True) for option in names]
         like = next((choice.alpha for choice in found.values()), torch.zeros(()))
-        costs = torch.tensor(times, dtype=like.dtype, device=like.device).split([len(names) for names in used])
+        costs = torch.split(torch.tensor(times).to(like), [len(names) for names in used])
         for choice, names, cost in zip(found.values(), used, costs, strict=True):
             if id(choice) in pairs:
                 weights = choice.alpha[[choice.names.index(name) for name in names]].softmax(0)
