@@ -42,23 +42,20 @@ def discretise(model: nn.Module, decisions: Mapping[str, str | None] | None = No
     memo: dict[int, Any] = {}  # what stands for the supernet's modules in the copy; inner ones first
     for module in reversed(list(model.modules())):
         if isinstance(module, Choice):
-            memo[id(module)] = _Gone()
+            memo[id(module)] = Gone()
         elif isinstance(module, MixedOp):
             memo[id(module)] = _plain_op(module, chosen[id(module.choice)], memo)
         elif isinstance(module, Node):
             used = [j for j, edge in enumerate(module.edges) if chosen[id(edge.choice)] is not None] or [0]
-            memo[id(module)] = _Sum({j: memo[id(module.edges[j])] for j in used}, len(module.edges))
-    plain = copy.deepcopy(model, memo)
-    for module in list(plain.modules()):
-        module._modules = {name: m for name, m in module._modules.items() if not isinstance(m, _Gone)}
-    return plain
+            memo[id(module)] = EdgeSum({j: memo[id(module.edges[j])] for j in used}, len(module.edges))
+    return _without_gone(copy.deepcopy(model, memo))
 
 
-class _Gone(nn.Module):
+class Gone(nn.Module):
     """Stands for a choice while the copy is made."""
 
 
-class _Sum(nn.Module):
+class EdgeSum(nn.Module):
     """The sum of the edges that were kept, each applied to the state of its number."""
 
     def __init__(self, edges: Mapping[int, nn.Module], states: int) -> None:
@@ -72,7 +69,7 @@ class _Sum(nn.Module):
         return total(list(self.edges.values()), [states[j] for j in self.used])
 
 
-class _Zeros(nn.Module):
+class Zeros(nn.Module):
     """Zeros of the shape that a candidate gives: an edge that was cut, where no node can leave it out."""
 
     def __init__(self, op: nn.Module) -> None:
@@ -81,6 +78,18 @@ class _Zeros(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return zeros_of(self.op, args, kwargs)
+
+
+def _without_gone(module: nn.Module) -> nn.Module:
+    """The module without the places of choices, and without lists and dicts that held nothing else."""
+    for name, child in list(module._modules.items()):
+        held = child is not None and len(child._modules)
+        if child is not None:
+            _without_gone(child)
+        emptied = held and not child._modules and isinstance(child, nn.ModuleDict | nn.ModuleList)  # type: ignore[union-attr]
+        if isinstance(child, Gone) or emptied:
+            del module._modules[name]
+    return module
 
 
 def _decided(choice: Choice) -> str | None:
@@ -92,7 +101,7 @@ def _decided(choice: Choice) -> str | None:
 def _plain_op(op: MixedOp, name: str | None, memo: dict[int, Any]) -> nn.Module:
     kept = op.ops[op.smallest if name is None else name]
     copied = copy.deepcopy(kept, memo)
-    return _Zeros(copied) if name is None else copied
+    return Zeros(copied) if name is None else copied
 
 
 def _check(decisions: Mapping[str, str | None], found: Mapping[str, Choice]) -> None:
