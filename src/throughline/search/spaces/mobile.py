@@ -93,7 +93,7 @@ def mobile_space_1d(
 
     >>> fixed = mobile_space_1d(decisions={f"block.{i}": "k3e3" for i in range(6)})
     >>> fixed(torch.randn(2, 1, 40)).shape, sum(p.numel() for p in fixed.parameters())
-    (torch.Size([2, 10]), 15178)
+    (torch.Size([2, 10]), 16362)
     """
     check_counts(num_classes=num_classes, in_channels=in_channels)
 
