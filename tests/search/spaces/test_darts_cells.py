@@ -241,7 +241,9 @@ def test_bad_input() -> None:
         darts(primitives="none")
     with pytest.raises(ValueError, match=r"primitives must be at least one, got none"):
         darts(primitives=[])
-    with pytest.raises(ValueError, match=r"one sequence of names, 14 of them, or a pair of 14, got 2 of lengths \[1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"one sequence of names, 14 of them, or a pair of 14, got 2 of lengths \[1, 1\]"
+    ):
         darts(primitives=[["none"], ["none"]])
     with pytest.raises(ValueError, match=r"got 2 of lengths \[14, 14\]"):
         darts(primitives=[["none"] * 14, ["none"] * 14])

@@ -104,7 +104,9 @@ def test_is_the_network_that_the_paper_writes_out(net: nn.Module, shape: tuple[i
 
 def test_has_the_published_numbers_of_parameters() -> None:
     millions = {op: size(nas_bench_201(decisions=ALL[op])) / 1e6 for op in NAS_BENCH_201_OPS}
-    assert millions["nor_conv_3x3"] == 1.531546  # the largest of NAS-Bench-201 and the smallest, as its tables have them
+    assert (
+        millions["nor_conv_3x3"] == 1.531546
+    )  # the largest of NAS-Bench-201 and the smallest, as its tables have them
     assert millions["none"] == millions["skip_connect"] == millions["avg_pool_3x3"] == 0.073306
 
 
