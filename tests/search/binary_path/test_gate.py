@@ -61,8 +61,8 @@ def test_exact_for_every_draw_where_the_loss_is_linear() -> None:
 
 
 def test_layers_of_one_choice_take_one_path_and_add_up_their_gradients() -> None:
-    shared = choice("twice", "half", "minus")
-    layers = [MixedOp({"twice": Scale(2.0), "half": Scale(0.5), "minus": Scale(-1.0)}, shared) for _ in range(3)]
+    shared = choice("twice", "part", "minus")
+    layers = [MixedOp({"twice": Scale(2.0), "part": Scale(0.5), "minus": Scale(-1.0)}, shared) for _ in range(3)]
     net, x = nn.Sequential(*layers), random(5, seed=1)
     for seed in range(6):
         shared.alpha.grad = None

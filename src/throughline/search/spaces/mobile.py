@@ -123,7 +123,9 @@ def _space(
     if decisions is not None and None in decisions.values():
         raise ValueError("decisions must be options: a block is left out by 'zero', got None")
     with drawn_from(generator):
-        made = {name: Choice(names[name] if decisions is None else [str(decisions[name])]) for name in names}
+        made = {
+            name: _choice(options, None if decisions is None else decisions[name]) for name, options in names.items()
+        }
         front, back, classifier = ends()
         blocks = []
         for choice, step in zip(made.values(), steps, strict=True):
@@ -167,6 +169,14 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x if isinstance(self.op, Zero) else x + self.op(x)
+
+
+def _choice(options: Sequence[str], decision: str | None) -> Choice:
+    """Open, or with the decided option alone."""
+    made = Choice(options if decision is None else [decision])
+    if decision is not None:
+        made.select(decision)
+    return made
 
 
 def _keeps_size(step: tuple[int, int, int]) -> bool:
