@@ -151,9 +151,9 @@ def test_with_two_options_pairs_and_all_are_the_same() -> None:
     for pairs in (False, True):
         net = MixedOp({"a": Scale(2.0), "b": Scale(3.0)}, choice("a", "b"))
         times = LatencyTable({"choice": {"a": 1.0, "b": 4.0}})
-        searcher = BinaryPathSearcher(
-            net, loss, sgd(net), torch.optim.SGD(arch_parameters(net), 0.3), pairs=pairs, latency=times
-        )
+        plain = torch.optim.SGD(arch_parameters(net), 0.3)
+        linear = lambda net, batch: (net(batch[0]) * batch[1]).mean()  # noqa: E731 - whichever of the two runs
+        searcher = BinaryPathSearcher(net, linear, sgd(net), plain, pairs=pairs, latency=times)
         for turn in range(4):
             searcher.architecture_step(batch(turn))
         found.append(net.choice.probabilities().detach())
@@ -163,16 +163,9 @@ def test_with_two_options_pairs_and_all_are_the_same() -> None:
 def test_a_latency_term_alone_goes_to_the_fastest() -> None:
     net = network()
     searcher = by_gradient(net, latency=table(), strength=1000.0)
-    for turn in range(150):
+    for turn in range(60):
         searcher.architecture_step(batch(turn))
-    assert [
-        max(TABLE, key=dict(zip(c.names, c.alpha.tolist(), strict=True)).__getitem__) for c in choices(net).values()
-    ] == [
-        "linear",
-        "linear",
-    ]
-    before = {name: c.alpha.tolist() for name, c in choices(net).items()}
-    assert {len(alphas) for alphas in before.values()} == {3}
+    assert [c.names[int(c.alpha.argmax())] for c in choices(net).values()] == ["linear", "linear"]
     fixed = searcher.discretise()
     assert isinstance(fixed[0], nn.Linear)
     assert not any(isinstance(module, MixedOp) for module in fixed.modules())
@@ -181,9 +174,8 @@ def test_a_latency_term_alone_goes_to_the_fastest() -> None:
 @pytest.mark.parametrize("kind", ["pairs", "all", "reward"])
 def test_the_right_option_is_found(kind: str) -> None:
     """The target is twice the input, and the candidates are factors that do not learn."""
-    ops = {f"o{i}": Scale(factor) for i, factor in enumerate((0.5, 2.0, -1.0, 4.0))}
-    net = nn.Sequential(MixedOp(ops, choice(*ops)), nn.BatchNorm1d(4, affine=False, dtype=DOUBLE).requires_grad_(False))
-    net = nn.Sequential(net[0], nn.Linear(4, 4, dtype=DOUBLE))
+    ops = {f"o{i}": Scale(factor) for i, factor in enumerate((0.5, 2.0, -1.0, 1.0))}
+    net = nn.Sequential(MixedOp(ops, choice(*ops)), nn.Linear(4, 4, dtype=DOUBLE))
     nn.init.eye_(net[1].weight)
     nn.init.zeros_(net[1].bias)
     frozen = torch.optim.SGD(weight_parameters(net), 0.0)
