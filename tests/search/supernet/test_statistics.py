@@ -44,6 +44,15 @@ def test_normalises_by_the_batch_and_keeps_nothing(training: bool) -> None:
         assert not torch.equal(model[0].running_mean, buffers["0.running_mean"])
 
 
+def test_modes_are_as_before_whatever_happens_inside() -> None:
+    model = net().train()
+    model[1].eval()
+    with batch_statistics(model):
+        model.eval()
+        model[1][0].train()  # type: ignore[index,union-attr]
+    assert [m.training for m in model.modules()] == [True, True, False, False, False]
+
+
 def test_a_backward_pass_may_come_after() -> None:
     model = net().eval()
     x = X.clone().requires_grad_()

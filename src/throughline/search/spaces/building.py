@@ -17,12 +17,16 @@ Decisions = Mapping[str, str | None]
 
 def edge_choices(group: str, options: Mapping[str, Sequence[str]], decisions: Decisions | None) -> nn.ModuleDict:
     """A choice for each edge: open, or with the decided option alone; a cut edge's is dropped."""
+    if decisions is None:
+        return nn.ModuleDict({key: Choice(names) for key, names in options.items()})
     made = nn.ModuleDict()
-    for key, names in options.items():
-        decided = None if decisions is None else decisions[f"{group}.{key}"]
-        made[key] = Choice(names if decisions is None else [decided or "none"])
-        if decisions is not None and decided is None:
-            made[key].drop()  # type: ignore[operator]
+    for key in options:
+        decided = decisions[f"{group}.{key}"]
+        made[key] = choice = Choice([decided or "none"])
+        if decided is None:
+            choice.drop()
+        else:
+            choice.select(decided)
     return made
 
 

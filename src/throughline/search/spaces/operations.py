@@ -80,7 +80,9 @@ class DropPath(nn.Module):
 
 
 def strided(x: Tensor, stride: int) -> Tensor:
-    return x if stride == 1 else x[(..., *[slice(None, None, stride)] * (x.ndim - 2))]
+    for dim in range(2, x.ndim if stride > 1 else 0):
+        x = x[(slice(None),) * dim + (slice(None, None, stride),)]
+    return x
 
 
 def conv_norm(dims: int, inputs: int, outputs: int, kernel: int, stride: int = 1, affine: bool = True) -> nn.Sequential:

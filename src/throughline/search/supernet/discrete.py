@@ -35,10 +35,9 @@ def discretise(model: nn.Module, decisions: Mapping[str, str | None] | None = No
     )
     """
     found = choices(model)
-    chosen = {id(choice): _decided(choice) for choice in found.values()}
     if decisions is not None:
         _check(decisions, found)
-        chosen = {id(choice): decisions[name] for name, choice in found.items()}
+    chosen = {id(c): _decided(c) if decisions is None else decisions[name] for name, c in found.items()}
     memo: dict[int, Any] = {}  # what stands for the supernet's modules in the copy; inner ones first
     for module in reversed(list(model.modules())):
         if isinstance(module, Choice):

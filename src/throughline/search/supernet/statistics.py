@@ -16,9 +16,9 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
     A supernet whose mixture has just changed cannot use its running statistics, and evaluating it must not change them
     ("Rethinking Architecture Selection in Differentiable NAS", arXiv 2108.04392). The buffers are taken out and put
-    back, the very tensors, so that a backward pass may come after; the modes of modules are not touched, so that
-    dropout is as it was. Inside, BatchNorm has no buffers: give none of them to ``torch.func.functional_call``.
-    InstanceNorm with running statistics is treated alike.
+    back, the very tensors, so that a backward pass may come after. Inside, BatchNorm has no buffers: give none of them
+    to ``torch.func.functional_call``. Modes are as they were, dropout included, and whatever is made of them inside,
+    afterwards they are as before. InstanceNorm with running statistics is treated alike.
 
     Args:
         model: any module; uses may be nested.
@@ -31,7 +31,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     >>> norm.running_mean
     tensor([0.])
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+    modes = [(module, module.training) for module in model.modules()]
+    norms = [m for m, _ in modes if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
     held = [{name: norm._buffers[name] for name in BUFFERS if name in norm._buffers} for norm in norms]
     try:
         for norm, buffers in zip(norms, held, strict=True):
@@ -42,3 +43,6 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         for norm, buffers in zip(norms, held, strict=True):
             norm.track_running_stats = True
             norm._buffers.update(buffers)
+        for module, training in modes:
+            if module.training != training:
+                module.training = training

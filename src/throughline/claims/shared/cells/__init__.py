@@ -1,0 +1,1 @@
+"""What the claims about architecture search share: data, supernet, search, and what an architecture is worth."""
