@@ -23,6 +23,7 @@ __all__ = ["ARMS", "Occasional", "train_from_scratch"]
 Metrics = dict[str, float]
 Decisions = dict[str, str]
 PATHS, BYTES, NETWORKS = 5, 6, 7  # purposes of draws, beside those of the data
+POINT = ("relative_latency", "test_accuracy", "predicted_ms", "latency_ms")  # of a network, in the pictures
 WARMUP = 10  # calls that are not timed
 FEW = 5  # paths in the picture of memory against candidates
 
@@ -38,7 +39,7 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
     with one_thread():
         table = LatencyTable.measure(net, task.inputs, warmup=WARMUP, repeats=config.repeats)
     searcher = searcher_of(arm, net, table, task, config)
-    epochs, history = config.warmup + config.epochs, []
+    epochs, history = config.warmup + config.epochs, list[Tensor]()
     cosine = CosineAnnealingLR(searcher.weight_optimizer, epochs)  # type: ignore[attr-defined]
     total = epochs + config.final_epochs
 
@@ -60,9 +61,7 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
         shares=torch.stack(history),
         bytes=torch.tensor(grown),
         decisions=codes(net, decisions),
-        point=torch.tensor(
-            [[found[name] for name in ("relative_latency", "test_accuracy", "predicted_ms", "latency_ms")]]
-        ),
+        point=torch.tensor([[found[name] for name in POINT]]),
     )
     return found
 
@@ -82,11 +81,10 @@ def random_networks(arm: str, task: Task, config: Config, log: Log) -> Metrics:
         final, accuracy = train_from_scratch(
             task, decisions, config, log, before=place * config.final_epochs, total=total
         )
-        times = timed(final, task, table, decisions, config)
-        points.append([times["relative_latency"], accuracy, times["predicted_ms"], times["latency_ms"]])
+        worth = timed(final, task, table, decisions, config) | {"test_accuracy": accuracy}
+        points.append([worth[name] for name in POINT])
     log.keep(point=torch.tensor(points))
-    means = torch.tensor(points).mean(0).tolist()
-    return dict(zip(("relative_latency", "test_accuracy", "predicted_ms", "latency_ms"), means, strict=True))
+    return dict(zip(POINT, torch.tensor(points).mean(0).tolist(), strict=True))
 
 
 def searcher_of(arm: str, net: nn.Module, table: LatencyTable, task: Task, config: Config) -> Searcher:

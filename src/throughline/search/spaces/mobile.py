@@ -144,7 +144,7 @@ class MobileNetwork(nn.Module):
         self,
         block: nn.ModuleDict,
         front: nn.Module,
-        blocks: list[nn.Module],
+        blocks: Sequence[nn.Module],
         back: nn.Module,
         classifier: nn.Linear,
         wanted: tuple[int, int, int],
