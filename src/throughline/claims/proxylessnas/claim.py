@@ -80,8 +80,8 @@ class SearchesInOnePath(Claim):
         "iteration. To choose rates by, --set held_out=validation trains what was found on one half of the training "
         "rows and scores it on the other; the metric is called test_accuracy all the same. arch_lr is ten times the "
         "6e-3 that is said to be the authors' on CIFAR-10, for a schedule this short, and strength the authors'. "
-        "random only informs. At paper scale: --set root=FOLDER with train/ and val/ of ImageNet; softmax wants many times the "
-        "memory there, hence a smaller --set batch=…"
+        "random only informs. At paper scale: --set root=FOLDER with train/ and val/ of ImageNet; softmax wants many "
+        "times the memory there, hence a smaller --set batch=…"
     )
 
     def prepare(self, config: Config) -> None:

@@ -13,8 +13,9 @@ from throughline.search.supernet import choices
 __all__ = ["bytes_by_candidates", "interleaved", "one_thread", "saved_bytes"]
 
 
-def saved_bytes(net: nn.Module, x: Tensor, paths: int = 0, draw: torch.Generator | None = None) -> float:
-    """The bytes that a forward pass in training keeps for the backward pass, beside the parameters: every storage once.
+def bytes_by_candidates(net: nn.Module, x: Tensor, paths: int, draw: torch.Generator) -> list[float]:
+    """The bytes that a forward pass in training keeps for the backward pass, with the first option of each choice, with
+    the first two, and so on up to all.
 
     Args:
         net: a supernet; its statistics move, as in training.
@@ -22,24 +23,13 @@ def saved_bytes(net: nn.Module, x: Tensor, paths: int = 0, draw: torch.Generator
         paths: how many pairs of paths are drawn and averaged; 0 for the mixture of all candidates.
         draw: of the paths.
     """
-    if not paths:
-        return float(_kept(net, x))
-    found = []
-    for _ in range(paths):
-        with binary_paths(net, pairs=True, generator=draw):
-            found.append(_kept(net, x))
-    return statistics.fmean(found)
-
-
-def bytes_by_candidates(net: nn.Module, x: Tensor, paths: int, draw: torch.Generator | None) -> list[float]:
-    """`saved_bytes` with the first option of each choice, with the first two, and so on."""
     found, most = [], max(len(choice.names) for choice in choices(net).values())
     for count in range(1, most + 1):
         with ExitStack() as removed:
             for choice in choices(net).values():
                 if choice.names[count:]:
                     removed.enter_context(choice.without(*choice.names[count:]))
-            found.append(saved_bytes(net, x, paths, draw))
+            found.append(statistics.fmean(_paths_bytes(net, x, paths, draw)) if paths else float(saved_bytes(net, x)))
     return found
 
 
@@ -61,7 +51,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _kept(net: nn.Module, x: Tensor) -> int:
+def saved_bytes(net: nn.Module, x: Tensor) -> int:
+    """What a forward pass keeps for the backward pass beside the parameters, every storage once."""
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
     seen: dict[int, int] = {}
 
@@ -76,3 +67,9 @@ def _kept(net: nn.Module, x: Tensor) -> int:
     kept = sum(seen.values())
     del output
     return kept
+
+
+def _paths_bytes(net: nn.Module, x: Tensor, paths: int, draw: torch.Generator) -> Iterator[int]:
+    for _ in range(paths):
+        with binary_paths(net, pairs=True, generator=draw):
+            yield saved_bytes(net, x)

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from throughline.claims.proxylessnas.config import Config
 from throughline.claims.proxylessnas.data import Task, draw, reference
-from throughline.claims.proxylessnas.measuring import bytes_by_candidates, interleaved, one_thread, saved_bytes
+from throughline.claims.proxylessnas.measuring import bytes_by_candidates, interleaved, one_thread
 from throughline.claims.shared.cells.searching import shares
 from throughline.claims.shared.clocks import clock_of
 from throughline.lab import Log
@@ -25,17 +25,13 @@ Decisions = dict[str, str]
 PATHS, BYTES, NETWORKS = 5, 6, 7  # purposes of draws, beside those of the data
 POINT = ("relative_latency", "test_accuracy", "predicted_ms", "latency_ms")  # of a network, in the pictures
 WARMUP = 10  # calls that are not timed
-FEW = 5  # paths in the picture of memory against candidates
 
 
 def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
     """Search, then train what was found from scratch."""
     net = task.supernet(config.device)
-    mixed = arm == "softmax"
-    count = 0 if mixed else config.paths
-    found = {"saved_bytes": saved_bytes(task.supernet(config.device), task.inputs, count, draw(task.seed, BYTES))}
-    twin = task.supernet(config.device)
-    grown = bytes_by_candidates(twin, task.inputs, 0 if mixed else min(FEW, count), draw(task.seed, BYTES))
+    paths = 0 if arm == "softmax" else config.paths
+    grown = bytes_by_candidates(task.supernet(config.device), task.inputs, paths, draw(task.seed, BYTES))
     with one_thread():
         table = LatencyTable.measure(net, task.inputs, warmup=WARMUP, repeats=config.repeats)
     searcher = searcher_of(arm, net, table, task, config)
@@ -55,12 +51,11 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
     seconds = (clock() - began) / counted.steps
     decisions = {name: choice.names[int(choice.alpha.argmax())] for name, choice in choices(net).items()}
     final, accuracy = train_from_scratch(task, decisions, config, log, before=epochs)
-    found |= {"test_accuracy": accuracy, **timed(final, task, table, decisions, config), "step_seconds": seconds}
-    found["blocks"] = float(sum(option != "zero" for option in decisions.values()))
+    found = {"test_accuracy": accuracy, **timed(final, task, table, decisions, config), "step_seconds": seconds}
+    found |= {"saved_bytes": grown[-1], "blocks": float(sum(option != "zero" for option in decisions.values()))}
     log.keep(
         shares=torch.stack(history),
         bytes=torch.tensor(grown),
-        decisions=codes(net, decisions),
         point=torch.tensor([[found[name] for name in POINT]]),
     )
     return found
@@ -161,11 +156,6 @@ def timed(net: nn.Module, task: Task, table: LatencyTable, decisions: Decisions,
     with one_thread():
         ms, ratio = interleaved(net, other, task.inputs, config.rounds, config.repeats)
     return {"relative_latency": ratio, "latency_ms": ms, "predicted_ms": table.latency(decisions)}
-
-
-def codes(net: nn.Module, decisions: Decisions) -> Tensor:
-    """The place of each decision among its options."""
-    return torch.tensor([choice.names.index(decisions[name]) for name, choice in choices(net).items()])
 
 
 ARMS: dict[str, Callable[[str, Task, Config, Log], Metrics]] = {
