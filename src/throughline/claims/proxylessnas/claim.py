@@ -38,7 +38,7 @@ class SearchesInOnePath(Claim):
     )
     scales = {
         "smoke": Config(
-            samples=200, batch=32, warmup=1, epochs=1, final_epochs=1, paths=2, networks=1, rounds=1, repeats=1
+            samples=64, batch=16, warmup=1, epochs=1, final_epochs=1, paths=2, networks=1, rounds=1, repeats=1
         ),
         "laptop": Config(),
         "paper": Config(

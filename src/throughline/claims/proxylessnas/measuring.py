@@ -7,10 +7,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from throughline.search.binary_path import binary_paths, measure_latency
+from throughline.search.binary_path import LatencyTable, binary_paths, measure_latency
 from throughline.search.supernet import choices
 
-__all__ = ["bytes_by_candidates", "interleaved", "one_thread", "saved_bytes"]
+__all__ = ["bytes_by_candidates", "interleaved", "one_thread", "saved_bytes", "table_of"]
+
+WARMUP = 10  # calls that are not timed
 
 
 def bytes_by_candidates(net: nn.Module, x: Tensor, paths: int, draw: torch.Generator) -> list[float]:
@@ -35,9 +37,16 @@ def bytes_by_candidates(net: nn.Module, x: Tensor, paths: int, draw: torch.Gener
 
 def interleaved(net: nn.Module, other: nn.Module, x: Tensor, rounds: int, repeats: int) -> tuple[float, float]:
     """Milliseconds of ``net``, and their ratio to those of ``other``, measured in turns: medians over the rounds."""
-    times = [[measure_latency(each, x, repeats=repeats) for each in (net, other)] for _ in range(rounds)]
+    options = {"warmup": min(WARMUP, repeats), "repeats": repeats}
+    times = [[measure_latency(each, x, **options) for each in (net, other)] for _ in range(rounds)]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     return ours, ours / theirs
+
+
+def table_of(net: nn.Module, x: Tensor, repeats: int) -> LatencyTable:
+    """Every candidate of a supernet, timed on one thread."""
+    with one_thread():
+        return LatencyTable.measure(net, x, warmup=min(WARMUP, repeats), repeats=repeats)
 
 
 @contextmanager

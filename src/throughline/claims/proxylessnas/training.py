@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from throughline.claims.proxylessnas.config import Config
 from throughline.claims.proxylessnas.data import Task, draw, reference
-from throughline.claims.proxylessnas.measuring import bytes_by_candidates, interleaved, one_thread
+from throughline.claims.proxylessnas.measuring import bytes_by_candidates, interleaved, one_thread, table_of
 from throughline.claims.shared.cells.searching import shares
 from throughline.claims.shared.clocks import clock_of
 from throughline.lab import Log
@@ -24,7 +24,6 @@ Metrics = dict[str, float]
 Decisions = dict[str, str]
 PATHS, BYTES, NETWORKS = 5, 6, 7  # purposes of draws, beside those of the data
 POINT = ("relative_latency", "test_accuracy", "predicted_ms", "latency_ms")  # of a network, in the pictures
-WARMUP = 10  # calls that are not timed
 
 
 def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
@@ -32,8 +31,7 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
     net = task.supernet(config.device)
     paths = 0 if arm == "softmax" else config.paths
     grown = bytes_by_candidates(task.supernet(config.device), task.inputs, paths, draw(task.seed, BYTES))
-    with one_thread():
-        table = LatencyTable.measure(net, task.inputs, warmup=WARMUP, repeats=config.repeats)
+    table = table_of(net, task.inputs, config.repeats)
     searcher = searcher_of(arm, net, table, task, config)
     epochs, history = config.warmup + config.epochs, list[Tensor]()
     cosine = CosineAnnealingLR(searcher.weight_optimizer, epochs)  # type: ignore[attr-defined]
@@ -64,8 +62,7 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
 def random_networks(arm: str, task: Task, config: Config, log: Log) -> Metrics:
     """Train a few networks drawn from the space, each option as probable; the mean of what they are worth."""
     net, pick = task.supernet(config.device), draw(task.seed, NETWORKS)
-    with one_thread():
-        table = LatencyTable.measure(net, task.inputs, warmup=WARMUP, repeats=config.repeats)
+    table = table_of(net, task.inputs, config.repeats)
     points: list[list[float]] = []
     total = config.networks * config.final_epochs
     for place in range(config.networks):
