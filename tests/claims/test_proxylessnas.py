@@ -59,9 +59,8 @@ def fixed_times(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def searching_alone(monkeypatch: pytest.MonkeyPatch, fixed_times: None) -> None:
     """Nothing is trained from scratch, and no memory measured."""
-    monkeypatch.setattr(
-        training, "train_from_scratch", lambda task, found, *_, **__: (task.space(decisions=found), 0.5)
-    )
+    untrained = lambda task, found, *_, **__: (task.space(decisions=found), 0.5)  # noqa: E731
+    monkeypatch.setattr(training, "train_from_scratch", untrained)
     monkeypatch.setattr(training, "bytes_by_candidates", lambda *_: [1.0])
 
 
@@ -241,7 +240,7 @@ def test_takes_signals(tmp_path: Path) -> None:
     y = np.arange(120) % 3
     x = np.sin(np.arange(24) * (1 + y[:, None]) / 3)[:, None] + 0.1 * draw.standard_normal((120, 2, 24))
     np.savez(tmp_path / "mine.npz", x=x, y=y)
-    config = replace(SMOKE, data=Source.of(tmp_path / "mine.npz"), final_epochs=6)
+    config = replace(SMOKE, data=Source.of(tmp_path / "mine.npz"), final_epochs=12)
     CLAIM.prepare(config)
     assert CLAIM.run("paths_latency", config, 0, Notes())["test_accuracy"] > 0.5
     assert CLAIM.task(config, 0).inputs.shape == (16, 2, 24)
