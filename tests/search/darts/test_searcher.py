@@ -164,8 +164,8 @@ def trained(net: nn.Module) -> list[nn.Parameter]:
     return [p for p in weight_parameters(net) if p.requires_grad]
 
 
-def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool = False) -> list[Tensor]:
-    """The second-order gradient by copies of the model and plain autograd; the mixed product by hand, or exactly."""
+def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool = False) -> tuple[list[Tensor], Tensor]:
+    """The second-order gradient and the loss ahead, by copies of the model and plain autograd; the mixed product by hand, or exactly."""
     group = searcher.weight_optimizer.param_groups[0]
     xi, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
     net = searcher.model
@@ -195,7 +195,7 @@ def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool 
                     w += sign * epsilon * u
             ends.append(torch.autograd.grad(loss(moved, train), arch_parameters(moved)))
         mixed = [(a - b) / (2 * epsilon) for a, b in zip(*ends, strict=True)]
-    return [d - xi * m for d, m in zip(direct, mixed, strict=True)]
+    return [d - xi * m for d, m in zip(direct, mixed, strict=True)], later.detach()
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["all weights", "some frozen"])
@@ -207,9 +207,11 @@ def test_the_second_order_step_is_its_definition(steps: int, frozen: bool) -> No
     searcher = made(net, unrolled=True)
     for place in range(steps):
         searcher.step(TRAIN[place], VALID[place])
-    expected, exact = (written_out(searcher, VALID[3], TRAIN[3], exact=exact) for exact in (False, True))
+    (expected, ahead), (exact, _) = (written_out(searcher, VALID[3], TRAIN[3], exact=e) for e in (False, True))
     before = snapshot(searcher.model)
-    searcher.architecture_step(VALID[3], TRAIN[3])
+    value = searcher.architecture_step(VALID[3], TRAIN[3])["valid_loss"]
+    torch.testing.assert_close(value, ahead)
+    assert not value.requires_grad
     assert {name.rpartition(".")[2] for name in changed(before, searcher.model)} == {"alpha"}
     plain = torch.autograd.grad(loss(searcher.model, VALID[3]), arch_parameters(searcher.model))
     for alpha, wanted, limit, first in zip(searcher.arch_params, expected, exact, plain, strict=True):
@@ -300,7 +302,8 @@ def test_frozen_weights_stay() -> None:
     for unrolled in (False, True):
         net = Net()
         net.norm.requires_grad_(False)
-        searcher = made(net, unrolled=unrolled)
+        optimizers = torch.optim.SGD(trained(net), 0.1), torch.optim.Adam(arch_parameters(net), 0.1)
+        searcher = DartsSearcher(net, loss, *optimizers, unrolled=unrolled)  # which need not hold what is frozen
         before = snapshot(net.norm)
         searcher.step(TRAIN[0], VALID[0])
         assert not {"weight", "bias"} & changed(before, net.norm)
