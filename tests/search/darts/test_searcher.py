@@ -165,7 +165,7 @@ def trained(net: nn.Module) -> list[nn.Parameter]:
 
 
 def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool = False) -> tuple[list[Tensor], Tensor]:
-    """The second-order gradient and the loss ahead, by copies of the model and plain autograd; the mixed product by hand, or exactly."""
+    """The second-order gradient and the loss ahead, by copies of the model; the mixed product by hand, or exactly."""
     group = searcher.weight_optimizer.param_groups[0]
     xi, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
     net = searcher.model
