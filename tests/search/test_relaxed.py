@@ -457,6 +457,19 @@ def test_takes_optimizers_over_named_parameters() -> None:
     assert made.step(TRAIN, VALID)["gap"] > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_precision_is_that_of_the_model(dtype: torch.dtype) -> None:
+    coarse, fine = searcher(supernet().to(dtype), sweep="fused"), searcher(sweep="fused")
+    for _ in range(3):
+        seen = coarse.step(*(tuple(part.to(dtype) for part in data) for data in (TRAIN, VALID)))
+        wanted = fine.step(TRAIN, VALID)
+    assert {value.dtype for value in (*seen.values(), *place(coarse))} == {dtype}
+    tolerance = 0.05 if dtype is torch.bfloat16 else 1e-5
+    for one, other in zip(place(coarse), place(fine), strict=True):
+        torch.testing.assert_close(one.double(), other, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(seen["train_loss"].double(), wanted["train_loss"], atol=tolerance, rtol=tolerance)
+
+
 # ---- resuming ----
 
 
