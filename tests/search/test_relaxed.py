@@ -385,6 +385,7 @@ def test_decisions_hold_in_both_networks_and_their_alphas_rest() -> None:
     first.select("wave")
     second.drop()
     before = [choice.alpha.clone() for choice in (first, second, third)]
+    first.alpha.grad = torch.ones(2).double()  # of something else
     made.step(TRAIN, VALID)
     kept = [torch.equal(a, choice.alpha) for a, choice in zip(before, (first, second, third), strict=True)]
     assert kept == [True, True, False]
