@@ -165,14 +165,18 @@ def test_tuning_is_between_two_decisions(seen: Seen) -> None:
 
 def test_both_that_go_edge_by_edge_take_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
-    real = selecting.perturbation_selection
-    monkeypatch.setattr(
-        selecting,
-        "perturbation_selection",
-        lambda *args, **options: orders.append(options["order"]) or real(*args, **options),
-    )
+
+    class Stop(Exception):
+        pass
+
+    def ordered(*args: Any, order: Any, **options: Any) -> Any:
+        orders.append(order)
+        raise Stop
+
+    monkeypatch.setattr(selecting, "perturbation_selection", ordered)
     for arm, seed in (("perturbation", 5), ("magnitude_tuned", 5), ("perturbation", 6)):
-        run.__wrapped__(arm, seed)
+        with pytest.raises(Stop):
+            run.__wrapped__(arm, seed)
     assert orders[0] == orders[1] != orders[2]
     assert sorted(name for (name,) in orders[0]) == sorted(NAMES)
 
@@ -208,17 +212,18 @@ def test_takes_data_of_the_users_own(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arm", CLAIM.arms)
 def test_the_space_of_darts_on_a_stand_in(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch)
+    stand_in(monkeypatch, side=8)
     kept = {name: getattr(CIFAR, name) for name in CIFAR.__dataclass_fields__}
     config = Config(**{**kept, "channels": 2, "epochs": 1, "retrainings": 1}, tuning_epochs=1)
     CLAIM.prepare(config)
     monkeypatch.setattr("throughline.claims.shared.cells.paper.trained", lambda setting, decisions: 0.5)
     rates: list[float] = []
-    real = selecting.search
 
     def tuned(searcher: DartsSearcher, *args: Any, **options: Any) -> None:
         rates.append(searcher.weight_optimizer.param_groups[0]["lr"])
-        real(searcher, *args, **options)
+        for schedule in options["schedulers"]:
+            schedule.optimizer.step()
+            schedule.step()
 
     monkeypatch.setattr(selecting, "search", tuned)
     monkeypatch.setattr(selecting, "accuracy", lambda net, part: searching.accuracy(net, (part[0][:2], part[1][:2])))

@@ -33,11 +33,11 @@ def signals(folder: Path, *, count: int = 60, shape: tuple[int, ...] = (2, 12), 
     return Source.of(folder / "mine.npz")
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, side: int = 32) -> None:
     """torchvision's CIFAR-10 and SVHN with twenty images."""
 
     def images(train: bool) -> Any:
-        return np.random.default_rng(int(train)).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+        return np.random.default_rng(int(train)).integers(0, 256, (20, side, side, 3), dtype=np.uint8)
 
     datasets, labels = ModuleType("torchvision.datasets"), np.arange(20) % 10
     vars(datasets)["CIFAR10"] = lambda root, *, train, download: SimpleNamespace(data=images(train), targets=labels)
