@@ -14,7 +14,7 @@ __all__ = ["gap", "slices"]
 
 LINES = {
     "uphill": "distance along the gradient in the weights",
-    "across": "shift along a random direction, in norms of each tensor",
+    "across": "along a random direction, in norms of each tensor",
 }
 ACCURACIES = {"supernet_accuracy": ("-", "supernet"), "discrete_accuracy": ("--", "discrete")}
 
