@@ -18,10 +18,11 @@ class Average2d(nn.AvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self._shifts(input):
             return super().forward(input)
-        height, width = (_counts(n, input) for n in input.shape[-2:])
-        total: Tensor = _Neighbours.apply(input)  # type: ignore[no-untyped-call]
-        share = (height[:, None] * width).reciprocal()
-        return total * share if torch.is_grad_enabled() else total.mul_(share)
+        down, right = (_shares(n, input) for n in input.shape[-2:])
+        share = down[:, None] * right
+        if torch.is_grad_enabled():
+            return share * _Neighbours.apply(input)  # type: ignore[no-untyped-call, no-any-return]
+        return _neighbours(input).mul_(share)
 
     def _shifts(self, x: Tensor) -> bool:
         sides = self.kernel_size, self.stride, self.padding
@@ -38,13 +39,7 @@ class _Neighbours(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        rows = x.clone()
-        rows[..., 1:] += x[..., :-1]
-        rows[..., :-1] += x[..., 1:]
-        total = rows.clone()
-        total[..., 1:, :] += rows[..., :-1, :]
-        total[..., :-1, :] += rows[..., 1:, :]
-        return total
+        return _neighbours(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -61,9 +56,18 @@ class _Neighbours(torch.autograd.Function):
         return result
 
 
-def _counts(size: int, like: Tensor) -> Tensor:
-    """How many of three neighbours there are along one side."""
-    counts = torch.full((size,), 3.0, dtype=like.dtype, device=like.device)
-    counts[0] -= 1
-    counts[-1] -= 1
-    return counts
+def _neighbours(x: Tensor) -> Tensor:
+    rows = x.clone()
+    rows[..., 1:] += x[..., :-1]
+    rows[..., :-1] += x[..., 1:]
+    total = rows.clone()
+    total[..., 1:, :] += rows[..., :-1, :]
+    total[..., :-1, :] += rows[..., 1:, :]
+    return total
+
+
+def _shares(size: int, like: Tensor) -> Tensor:
+    """One over the number of neighbours that there are along one side: three, but at its ends."""
+    ends = [1 / 2] if size > 1 else []
+    shares = [*ends, *[1 / 3] * (size - 2), *ends] or [1.0]
+    return torch.tensor(shares, dtype=like.dtype, device=like.device)
