@@ -66,8 +66,7 @@ def cell(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 def by_hand(net: nn.Module, x: Tensor) -> Tensor:
     weights = {name: c.weights() for name, c in choices(net).items()}
     conv = F.conv1d if x.ndim == 3 else F.conv2d
-    first = net.stem[0]
-    x = norm(conv(x, first.weight, stride=first.stride, padding=first.padding))
+    x = norm(conv(x, net.stem[0].weight, **({"stride": 2, "padding": 2} if x.ndim == 3 else {"padding": 1})))
     for module in net.cells:
         if hasattr(module, "nodes"):
             x = cell(module, x, weights)
@@ -108,6 +107,15 @@ def test_has_the_published_numbers_of_parameters() -> None:
         millions["nor_conv_3x3"] == 1.531546
     )  # the largest of NAS-Bench-201 and the smallest, as its tables have them
     assert millions["none"] == millions["skip_connect"] == millions["avg_pool_3x3"] == 0.073306
+
+
+def test_signals_have_the_parameters_that_their_layers_add_up_to() -> None:
+    c, conv = 16, 16 * 16 * 3
+    around = 5 * c + 2 * c + conv + 2 * c + 2 * c + 10 * c + 10  # stem, between the cells, norm, classifier
+    assert size(cells_1d(decisions=dict.fromkeys(NAMES, "skip_connect"))) == around
+    assert size(cells_1d(decisions=dict.fromkeys(NAMES, "nor_conv_3"))) == around + 12 * (conv + 2 * c)
+    assert size(cells_1d()) == around + 12 * conv + 6 * 3
+    assert cells_1d()(torch.randn(2, 1, 1)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("space", ["images", "signals"])
