@@ -132,7 +132,7 @@ def perturbation_selection(
     rounds = _random_order(found, joints, generator) if order is None else _order(order, found, joints)
     scores: dict[str, dict[str, float]] = {}
     for group in rounds:
-        waiting = scores and tune is not None
+        waiting = bool(scores) and tune is not None
         for name in group:
             if not _open(name, found, joints):
                 continue

@@ -43,7 +43,8 @@ class ArchitectureTable:
         options, scores, versions: as given.
 
     Raises:
-        ValueError: no choices, a choice of no or of more than 36 options, or scores of something else.
+        ValueError: no choices, a choice of no or of more than 36 options, names with spaces, or scores of something
+            else.
 
     >>> scores = {("skip",): {0: 0.5, 1: 0.7}, ("conv",): {0: 0.9}}
     >>> table = ArchitectureTable({"edge": ("skip", "conv")}, scores)
@@ -62,6 +63,8 @@ class ArchitectureTable:
         if not self.options:
             raise ValueError("options must hold at least one choice, got none")
         for name, names in self.options.items():
+            if any(len(word.split()) != 1 for word in (name, *names)):
+                raise ValueError(f"options must have names without spaces, got {name!r}: {names}")
             if not 1 <= len(names) <= len(DIGITS) or len(set(names)) < len(names):
                 raise ValueError(
                     f"options must be 1 to {len(DIGITS)} different ones for each choice, got {name}: {names}"

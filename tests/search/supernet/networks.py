@@ -33,7 +33,7 @@ def choice(names: Sequence[str] = ("a", "b", "c"), alpha: Sequence[float] = ()) 
     made = Choice(names, dtype=torch.float64, generator=seeded())
     if alpha:
         with torch.no_grad():
-            made.alpha.copy_(torch.tensor(alpha))
+            made.alpha.copy_(torch.tensor(alpha, dtype=torch.float64))
     return made
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.search.supernet.networks import Net, choice, mixed
 from torch import nn
 
-from throughline.search.supernet import Choice, Node, arch_parameters, choices, nodes, weight_parameters
+from throughline.search.supernet import Choice, Node, arch_parameters, choices, discretise, nodes, weight_parameters
 
 
 def test_shared_choices_are_found_once_under_their_first_name() -> None:
@@ -30,6 +30,15 @@ def test_nodes_of_the_same_choices_are_one() -> None:
     net.cells[1].second.keep = 2  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"got 1 in 'cells.0.second' and 2 in 'cells.1.second'"):
         nodes(net)
+
+
+def test_wrappers_leave_no_mark() -> None:
+    net = Net()
+    for wrapped in (torch.compile(net, backend="eager"), nn.DataParallel(net)):
+        assert list(choices(wrapped)) == list(choices(net))
+        assert list(nodes(wrapped)) == list(nodes(net))
+        assert len(weight_parameters(wrapped)) == len(weight_parameters(net))
+        assert type(discretise(wrapped)) is Net
 
 
 def test_parameters_are_split_in_two() -> None:

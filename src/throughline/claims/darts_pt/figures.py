@@ -40,9 +40,12 @@ def removals(results: Results) -> "Figure | None":
     for option in dict.fromkeys(option for options in names.values() for option in options):
         axes[0, 0].plot([], [], "o", color=option_color(option), markersize=4, label=option.replace("_", " "))
     axes[0, 0].plot([], [], "o", color="0.5", markersize=8, fillstyle="none", label="kept: its removal costs most")
-    figure.supxlabel("weight, softmax of alpha", fontsize=9)
-    figure.supylabel("accuracy without it", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy without it")
+    for axis in axes[-1]:
+        axis.set_xlabel("weight")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
@@ -57,5 +60,5 @@ def course(results: Results) -> "Figure | None":
         steps = np.concatenate([[0], np.arange(2, runs.shape[1] + 1) / 2])  # 0, 1, 1.5, 2, 2.5, …
         draw_band(axis, steps, runs, arm_color(results, arm), arm.replace("_", " "))
     axis.set(xlabel="decisions; half a step on, after tuning", ylabel="validation accuracy of the supernet")
-    axis.legend()
+    axis.legend(frameon=False)
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from throughline.core._modules import unwrapped
 from throughline.search.supernet.choice import Choice
 from throughline.search.supernet.mixture import MixedOp, Node, total, zeros_of
 from throughline.search.supernet.traversal import choices
@@ -23,7 +24,7 @@ def discretise(model: nn.Module, decisions: Mapping[str, str | None] | None = No
             the choices have decided; undecided ones take their largest alpha.
 
     Returns:
-        The copy, without any `MixedOp`, `Node` or `Choice`.
+        The copy, without any `MixedOp`, `Node` or `Choice`, and without wrappers such as torch.compile.
 
     Raises:
         ValueError: decisions that miss a choice, or name a choice or option that there is not.
@@ -34,6 +35,7 @@ def discretise(model: nn.Module, decisions: Mapping[str, str | None] | None = No
       (0): Tanh()
     )
     """
+    model = unwrapped(model)
     found = choices(model)
     if decisions is not None:
         _check(decisions, found)

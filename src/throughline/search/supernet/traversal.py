@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from throughline.core._modules import unwrapped
 from throughline.search.supernet.choice import Choice
 from throughline.search.supernet.mixture import Node
 
@@ -10,13 +11,13 @@ __all__ = ["arch_parameters", "choices", "nodes", "weight_parameters"]
 
 def choices(model: nn.Module) -> dict[str, Choice]:
     """The choices of a supernet ("DARTS: Differentiable Architecture Search", arXiv 1806.09055): each object once, by
-    its first qualified name, in the order of ``model.named_modules()``.
+    its first qualified name, in the order of ``model.named_modules()``. Wrappers such as torch.compile leave no mark.
 
     >>> shared = Choice(["a", "b"])
     >>> list(choices(nn.ModuleDict({"first": shared, "second": shared, "third": Choice(["a"])})))
     ['first', 'third']
     """
-    return {name: module for name, module in model.named_modules() if isinstance(module, Choice)}
+    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, Choice)}
 
 
 def nodes(model: nn.Module) -> dict[str, tuple[tuple[Choice, ...], int | None]]:
@@ -34,7 +35,7 @@ def nodes(model: nn.Module) -> dict[str, tuple[tuple[Choice, ...], int | None]]:
     """
     found: dict[str, tuple[tuple[Choice, ...], int | None]] = {}
     seen: dict[tuple[int, ...], str] = {}
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         if not isinstance(module, Node):
             continue
         edges = tuple(edge.choice for edge in module.edges)

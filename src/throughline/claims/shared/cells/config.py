@@ -1,9 +1,9 @@
 """Sizes and rates that the claims about architecture search have in common."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal
 from throughline.data import Source
@@ -18,7 +18,9 @@ class CellConfig:
 
     dataset: Literal["mnist1d", "cifar10", "cifar100", "svhn"] = "mnist1d"  # unless data is given
     space: Literal["cells", "darts", "s2", "s3", "s4"] = "cells"  # "cells": by the data's number of dimensions
-    samples: PositiveInt = 1_000  # of the search, half of them for validation; as many to train what it found
+    samples: Annotated[int, Field(ge=4)] = (
+        1_000  # of the search, half of them for validation; as many to train what it found
+    )
     channels: PositiveInt = 16
     layers: PositiveInt = 1  # cells of a stage for images; of the whole network in the other spaces
     batch: PositiveInt = 64

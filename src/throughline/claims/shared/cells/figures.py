@@ -39,7 +39,7 @@ def landscape(results: Results, arms: Sequence[str] | None = None, metric: str =
         for axis in (above, below):
             axis.axvline(value, color="0.5", linestyle=style, linewidth=1)
         above.plot([], [], color="0.5", linestyle=style, linewidth=1, label=label)
-    above.legend(loc="upper left")
+    above.legend(loc="upper left", frameon=False, fontsize=8)
     for place, arm in enumerate(shown):
         values = np.array(list(results.values(metric, arm).values()))
         color = arm_color(results, arm)
@@ -59,7 +59,7 @@ def cells(results: Results, arms: Sequence[str] | None = None) -> "Figure | None
         return None
     found = {arm: decided for arm in shown if (decided := decisions_of(results, arm, seed))}
     groups = list(dict.fromkeys(name.partition(".")[0] for name in next(iter(found.values()))))
-    figure, axes = subplots(len(groups), len(found), size=(3.2 * len(found), 2.5 * len(groups) + 0.4), squeeze=False)
+    figure, axes = subplots(len(groups), len(found), size=(2.6 * len(found), 1.6 * len(groups) + 0.4), squeeze=False)
     for column, (arm, decided) in enumerate(found.items()):
         for row, group in enumerate(groups):
             prefix = f"{group}."
@@ -68,7 +68,7 @@ def cells(results: Results, arms: Sequence[str] | None = None) -> "Figure | None
     used = sorted({option for decided in found.values() for option in decided.values() if option not in (None, "none")})
     for option in used:
         axes[0, 0].plot([], [], color=option_color(option), linewidth=2, label=option.replace("_", " "))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

@@ -65,5 +65,5 @@ def table_for(config: CellConfig) -> ArchitectureTable | None:
 
 
 @cache
-def _table() -> ArchitectureTable:
-    return ArchitectureTable.load(TABLE)
+def _table() -> ArchitectureTable | None:
+    return ArchitectureTable.load(TABLE) if TABLE.exists() else None
