@@ -152,6 +152,21 @@ def test_odd_images_fit(sides: tuple[int, int]) -> None:
     assert nas_bench_201(4, 1)(torch.randn(2, 3, *sides)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_compiled_cell_gives_the_same(grad: bool) -> None:
+    cell = nas_bench_201(4, 1, generator=seeded()).double().cells[0]  # type: ignore[union-attr,index]
+    x = torch.randn(2, 4, 6, 6, generator=seeded(), dtype=torch.float64)
+    parameters = list(cell.parameters())
+    torch.compiler.reset()
+    compiled = torch.compile(cell, backend="aot_eager", fullgraph=True)
+    with torch.set_grad_enabled(grad):
+        out, wanted = compiled(x), cell(x)
+    torch.testing.assert_close(out, wanted)
+    if grad:
+        got = torch.autograd.grad(out.pow(3).sum(), parameters)
+        torch.testing.assert_close(got, torch.autograd.grad(wanted.pow(3).sum(), parameters))
+
+
 def test_one_generator_says_everything() -> None:
     for build in (lambda g: nas_bench_201(4, 1, generator=g), lambda g: cells_1d(4, generator=g)):
         before = torch.get_rng_state()

@@ -91,6 +91,8 @@ def test_arguments_pass_through() -> None:
 
     op = MixedOp({"a": Attends(), "b": Attends()})
     torch.testing.assert_close(op(X.float(), (X.float(), X.float()), sign=-1), -X.float())
+    op.choice.drop()
+    assert torch.equal(op(X.float(), (X.float(), X.float()), sign=-1), torch.zeros(5, 4))
 
 
 def test_another_mixture_may_take_its_place() -> None:
@@ -205,6 +207,9 @@ def test_a_node_skips_what_is_dropped() -> None:
         torch.testing.assert_close(node([X, X, X]), 3 * X)
         node.edges[1].choice.drop()
         assert torch.equal(node([X, X, X]), torch.zeros_like(X))
+    alone = Node([mixed()], keep=1)
+    alone.edges[0].choice.drop()
+    assert torch.equal(alone([X]), torch.zeros_like(X))
     assert repr(node).startswith("Node(\n  keep=2")
 
 
@@ -243,6 +248,7 @@ def test_bad_nodes() -> None:
         Node([])
     with pytest.raises(TypeError, match=r"edges must be MixedOps, got Identity"):
         Node([nn.Identity()])  # type: ignore[list-item]
+    assert [Node([edge, mixed()], keep=k).keep for k in (1, 2, None)] == [1, 2, None]
     for keep in (0, 2):
         with pytest.raises(ValueError, match=rf"keep must be between 1 and the number of edges, 1, got {keep}"):
             Node([edge], keep=keep)
