@@ -4,12 +4,13 @@ Search on Target Task and Hardware", arXiv 1812.00332, sections 3.3 and 3.3.1).
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from throughline.core.checks import check_tensor, readable
+from throughline.core.checks import check_floating, readable
 from throughline.search.supernet import choices
 
 __all__ = ["Form", "check_form", "hardware_loss", "hardware_reward", "reinforce_loss"]
@@ -33,23 +34,23 @@ def hardware_loss(
     ``log`` (the default of the authors' code): scale · L · (log E / log T)^exponent.
 
     Args:
-        task_loss: L, a scalar.
-        expected: E, a scalar, such as `LatencyTable.expected` gives it.
+        task_loss: L, floating point, most often a scalar.
+        expected: E, of the same shape, such as `LatencyTable.expected` gives it.
         reference: T, in the unit of E.
         form: as above; ``log`` wants E and T above 1.
         strength: of the linear form, not negative.
         scale, exponent: of the other, positive.
 
     Raises:
-        TypeError: ``task_loss`` or ``expected`` is no tensor.
+        TypeError: ``task_loss`` or ``expected`` is no floating point tensor.
         ValueError: ``reference`` is not positive, an unknown form, E or T not above 1 where its logarithm is taken, or
             another number out of range.
 
     >>> hardware_loss(torch.tensor(2.0), torch.tensor(30.0), reference=20.0)
     tensor(2.0500)
     """
-    check_tensor("task_loss", task_loss)
-    check_tensor("expected", expected)
+    check_floating("task_loss", task_loss)
+    check_floating("expected", expected)
     check_form(form, reference)
     if form == "linear":
         if not 0 <= strength < math.inf:
@@ -58,8 +59,8 @@ def hardware_loss(
     for name, value in (("scale", scale), ("exponent", exponent)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
-    if readable(expected) and not expected > 1:
-        raise ValueError(f"expected must be above 1 for its logarithm, got {float(expected)}; take a smaller unit")
+    if readable(expected) and not (expected > 1).all():
+        raise ValueError(f"expected must be above 1 for its logarithm, got {expected.min()}; take a smaller unit")
     return scale * task_loss * (expected.log() / math.log(reference)) ** exponent
 
 
@@ -75,16 +76,23 @@ def hardware_reward(
         exponent: not positive; the authors' code has -0.1.
 
     Raises:
+        TypeError: ``accuracy`` or ``latency`` is neither a number nor a floating point tensor.
         ValueError: a number out of range.
 
     >>> hardware_reward(0.9, 40.0, reference=40.0), round(hardware_reward(0.9, 80.0, reference=40.0), 3)
     (0.9, 0.857)
     """
+    for name, value in (("accuracy", accuracy), ("latency", latency)):
+        if not isinstance(value, Real):
+            check_floating(name, value)
     if not 0 < reference < math.inf:
         raise ValueError(f"reference must be positive and finite, got {reference}")
     if not -math.inf < exponent <= 0:
         raise ValueError(f"exponent must be finite and not positive, got {exponent}")
-    if not (isinstance(latency, Tensor) and not readable(latency)) and not (torch.as_tensor(latency) > 0).all():
+    if isinstance(latency, Tensor):
+        if readable(latency) and not (latency > 0).all():
+            raise ValueError(f"latency must be positive, got {latency.min()}")
+    elif not latency > 0:
         raise ValueError(f"latency must be positive, got {latency}")
     return accuracy * (latency / reference) ** exponent
 

@@ -68,7 +68,9 @@ def cells(results: Results, arms: Sequence[str] | None = None) -> "Figure | None
     used = sorted({option for decided in found.values() for option in decided.values() if option not in (None, "none")})
     for option in used:
         axes[0, 0].plot([], [], color=option_color(option), linewidth=2, label=option.replace("_", " "))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     return figure
 
 
