@@ -27,7 +27,7 @@ def numbers(g: Generator) -> tuple[Tensor, Tensor]:
 
 
 def by_hand(loss: Tensor, e: Tensor) -> Tensor:
-    return 0.2 * loss * torch.tensor((math.log(e) / math.log(7.0)) ** 0.3)
+    return 0.2 * loss * tensor((math.log(e) / math.log(7.0)) ** 0.3)
 
 
 def tensor(value: float) -> Tensor:
@@ -35,9 +35,7 @@ def tensor(value: float) -> Tensor:
 
 
 def bad(name: str, values: tuple[Any, ...], what: str, **options: Any) -> tuple[Bad, ...]:
-    return tuple(
-        Bad(ValueError, rf"{name} must be {what}, got {value}", **{name: value}, **options) for value in values
-    )
+    return tuple(Bad(ValueError, f"{name} must be {what}, got {v}", **{name: v}, **options) for v in values)
 
 
 WHOLE, ONE = torch.tensor(3), tensor(1.0)
