@@ -82,9 +82,8 @@ def hardware_reward(
     >>> hardware_reward(0.9, 40.0, reference=40.0), round(hardware_reward(0.9, 80.0, reference=40.0), 3)
     (0.9, 0.857)
     """
-    for name, value in (("accuracy", accuracy), ("latency", latency)):
-        if not isinstance(value, Real):
-            check_floating(name, value)
+    _check_number("accuracy", accuracy)
+    _check_number("latency", latency)
     if not 0 < reference < math.inf:
         raise ValueError(f"reference must be positive and finite, got {reference}")
     if not -math.inf < exponent <= 0:
@@ -154,3 +153,8 @@ def check_form(form: str, reference: float) -> None:
         raise ValueError(f"reference must be positive and finite, got {reference}")
     if form == "log" and reference <= 1:
         raise ValueError(f"reference must be above 1 for its logarithm, got {reference}; take a smaller unit")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real):
+        check_floating(name, value)

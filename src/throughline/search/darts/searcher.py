@@ -146,7 +146,7 @@ class DartsSearcher:
         weights = [p for p in self._weights.values() if p.requires_grad]
         slopes = _gradients(value, weights, "the weights")
         self._give(weights, slopes)
-        if False:
+        if self.grad_clip is not None:
             nn.utils.clip_grad_norm_(weights, self.grad_clip)
         self.weight_optimizer.step()
 
