@@ -104,14 +104,18 @@ class MixedTwo(nn.Module):
 
 def test_measures_candidates_and_what_is_left() -> None:
     """Two layers of one choice add up; the rest is the whole without the first options."""
-    shared = Choice(["slow", "fast", "zero"])
+    shared = Choice(["slow", "fast", "zero", "new"])
     ops = [{"slow": Sleep(4.0), "fast": Sleep(1.0), "zero": nn.Threshold(torch.inf, 0.0)} for _ in range(2)]
+    for each in ops:
+        each["new"] = Sleep(1.0)
+        nn.init.zeros_(each["new"].scale)  # gives zeros only until it has learned
     net = nn.Sequential(MixedOp(ops[0], shared), Sleep(6.0), MixedOp(ops[1], shared)).train()
     table = LatencyTable.measure(net, torch.randn(2, 4), warmup=0, repeats=3)
     times = table.options["0.choice"]
     assert 8 <= times["slow"] < 20
     assert 2 <= times["fast"] < 8
     assert times["zero"] == 0
+    assert times["new"] >= 2
     assert 5 <= table.constant < 20
     assert net.training
     assert table.conditions == {
@@ -184,14 +188,14 @@ def test_decided_choices_and_keywords(timed: list[Any]) -> None:
             self.layer = MixedOp({"a": Keyed(), "b": Keyed(), "c": Keyed()})
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x, scale=2.0) + self.layer(x[:1], scale=3.0)
+            return self.layer(x, scale=2.0) + self.layer(x[:1], scale=2.0) + self.layer(x, scale=3.0)
 
     net = Net()
     net.layer.choice.select("b")
     table = LatencyTable.measure(net, (torch.randn(2, 4),))
-    assert table.options == {"layer.choice": dict.fromkeys("abc", 2.0)}
-    assert len(timed) == 2
-    assert table.constant == 98
+    assert table.options == {"layer.choice": dict.fromkeys("abc", 3.0)}
+    assert len(timed) == 3  # one of each kind of call: by shape, and by what is no tensor
+    assert table.constant == 97
 
 
 class Keyed(nn.Module):
