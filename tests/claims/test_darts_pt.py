@@ -214,7 +214,7 @@ def test_takes_data_of_the_users_own(kind: str, tmp_path: Path) -> None:
 def test_the_space_of_darts_on_a_stand_in(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, side=8)
     kept = {name: getattr(CIFAR, name) for name in CIFAR.__dataclass_fields__}
-    config = Config(**{**kept, "channels": 2, "epochs": 1, "retrainings": 1}, tuning_epochs=1)
+    config = Config(**{**kept, "channels": 2, "epochs": 1, "retrainings": 1}, tuning_epochs=1, tuning_lr=0.0025)
     CLAIM.prepare(config)
     monkeypatch.setattr("throughline.claims.shared.cells.paper.trained", lambda setting, decisions: 0.5)
     rates: list[float] = []

@@ -301,7 +301,7 @@ def test_scores_may_be_any_numbers() -> None:
 def test_spaces_end_in_networks_that_can_be_built() -> None:
     options = ("none", "skip_connect", "sep_conv_3x3")
     for net, build in (
-        (darts(2, 2, primitives=options), lambda d: darts(2, 2, primitives=options, decisions=d)),
+        (darts(2, 1, primitives=options), lambda d: darts(2, 1, primitives=options, decisions=d)),
         (cells_1d(2), lambda d: cells_1d(2, decisions=d)),
     ):
         x = torch.randn(2, 3, 8, 8) if isinstance(net.get_submodule("stem.0"), nn.Conv2d) else torch.randn(2, 1, 20)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.forks import FORKS
@@ -93,6 +94,16 @@ def test_workers_build_the_same_file(tmp_path: Path) -> None:
     assert lines[:2] == ["# choice edge.1_0 skip conv pool", "# choice edge.2_0 skip conv"]
     assert lines[3:6] == ["architecture,seed,score", "00,1,0.501", "00,3,0.503"]
     assert len(lines) == 4 + 12
+
+
+def threads(decisions: Mapping[str, str], seeds: tuple[int, ...]) -> list[int]:
+    return [torch.get_num_threads()] * len(seeds)
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_share_the_processors(tmp_path: Path) -> None:
+    table = ArchitectureTable.build(tmp_path / "t.csv", {"a": ("x",)}, threads, workers=2)  # type: ignore[arg-type]
+    assert table.by_seed({"a": "x"}) == dict.fromkeys((0, 1, 2), max(1, (os.cpu_count() or 1) // 2))
 
 
 @pytest.mark.usefixtures("forked")

@@ -3,8 +3,7 @@ Tables that give each feature its own size
 ==========================================
 
 Users and items of very different popularity share one budget of embedding dimensions. A search learns on validation
-data
-which dimensions each group of them can use, and one threshold cuts the rest.
+data which dimensions each group of them can use, and one threshold cuts the rest.
 """
 
 import copy
@@ -67,8 +66,7 @@ def error(model):
 
 # %%
 # A warm start without a search, ended when validation is at its best, and then the search at a tenth of the rate.
-# Beside
-# it the same table goes on without one.
+# Beside it the same table goes on without one.
 
 
 def trained(model, rate, steps, search=False):
@@ -100,17 +98,16 @@ make_searchable(plain, {"table": counts}, num_blocks=blocks)  # α stays 1: the 
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), layout="constrained", sharey=True)
 order = course[-1].mean(0).argsort(descending=True)
-for axis, place in zip(axes, (0, len(course) // 2, -1), strict=False):
+for axis, place in zip(axes, (0, len(course) // 2, -1), strict=True):
     drawn = axis.imshow(course[place][:, order].numpy(), vmin=0, vmax=1, aspect="auto")
     axis.set(title=f"after {range(10, 301, 10)[place]} steps", xlabel="dimension")
 axes[0].set_ylabel("block, frequent first")
 figure.colorbar(drawn, ax=axes, label="α")
 
 # %%
-# What is left at each sparsity, and how large the features of each block are at a half. Cut without a search, the table
-# keeps large weights that have fitted noise. With it, half of the table does better than any uniform one. Where less
-# than
-# a third is to be left a small table from the start is better: nothing is trained again behind the cut.
+# What is left at each sparsity, and how large the features of each block are at a half. Cut without a search, the
+# table keeps large weights that have fitted noise. With it, half of the table does better than any uniform one. Where
+# less than a third is to be left a small table from the start is better: nothing is trained again behind the cut.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 shares = [0.0, 0.25, 0.5, 0.625, 0.75, 0.85, 0.9, 0.95]

@@ -41,7 +41,7 @@ def mnist1d() -> tuple[Signals, Signals]:
     made = _made()
     classes = tuple("0123456789")
     train, test = (
-        Signals(torch.as_tensor(x, dtype=torch.float32)[:, None], torch.as_tensor(y, dtype=torch.int64), classes)
+        Signals(torch.tensor(x, dtype=torch.float32)[:, None], torch.tensor(y, dtype=torch.int64), classes)
         for x, y in ((made["x"], made["y"]), (made["x_test"], made["y_test"]))
     )
     return train, test

@@ -160,23 +160,27 @@ def test_the_first_order_step_is_one_gradient_and_changes_alpha_alone() -> None:
         torch.testing.assert_close(alpha.grad, slope)
 
 
-def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool = False) -> list[Tensor]:
-    """The second-order gradient by copies of the model and plain autograd; the mixed product by hand, or exactly."""
+def trained(net: nn.Module) -> list[nn.Parameter]:
+    return [p for p in weight_parameters(net) if p.requires_grad]
+
+
+def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool = False) -> tuple[list[Tensor], Tensor]:
+    """The second-order gradient and the loss ahead, by copies of the model; the mixed product by hand, or exactly."""
     group = searcher.weight_optimizer.param_groups[0]
     xi, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
     net = searcher.model
-    weights, alphas = weight_parameters(net), arch_parameters(net)
+    weights, alphas = trained(net), arch_parameters(net)
     value = loss(net, train)
     slopes = torch.autograd.grad(value, weights, create_graph=True)
     buffers = [searcher.weight_optimizer.state[w].get("momentum_buffer") for w in weights]
     ahead = copy.deepcopy(net)
     with torch.no_grad():
-        for place, (w, slope) in enumerate(zip(weight_parameters(ahead), slopes, strict=True)):
+        for place, (w, slope) in enumerate(zip(trained(ahead), slopes, strict=True)):
             pull = decay * w + (0 if buffers[place] is None else momentum * buffers[place])
             w -= xi * (slope + pull)
     later = loss(ahead, valid)
     count = len(alphas)
-    direct = torch.autograd.grad(later, [*arch_parameters(ahead), *weight_parameters(ahead)])
+    direct = torch.autograd.grad(later, [*arch_parameters(ahead), *trained(ahead)])
     direct, v = direct[:count], direct[count:]
     if exact:
         along = sum((s * u).sum() for s, u in zip(slopes, v, strict=True))
@@ -187,27 +191,33 @@ def written_out(searcher: DartsSearcher, valid: Any, train: Any, *, exact: bool 
         for sign in (1, -1):
             moved = copy.deepcopy(net)
             with torch.no_grad():
-                for w, u in zip(weight_parameters(moved), v, strict=True):
+                for w, u in zip(trained(moved), v, strict=True):
                     w += sign * epsilon * u
             ends.append(torch.autograd.grad(loss(moved, train), arch_parameters(moved)))
         mixed = [(a - b) / (2 * epsilon) for a, b in zip(*ends, strict=True)]
-    return [d - xi * m for d, m in zip(direct, mixed, strict=True)]
+    return [d - xi * m for d, m in zip(direct, mixed, strict=True)], later.detach()
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["all weights", "some frozen"])
 @pytest.mark.parametrize("steps", [0, 2], ids=["no momentum yet", "with momentum"])
-def test_the_second_order_step_is_its_definition(steps: int) -> None:
-    searcher = made(unrolled=True)
+def test_the_second_order_step_is_its_definition(steps: int, frozen: bool) -> None:
+    net = Net()
+    net.second.requires_grad_(not frozen)
+    net.second.choice.requires_grad_(True)
+    searcher = made(net, unrolled=True)
     for place in range(steps):
         searcher.step(TRAIN[place], VALID[place])
-    expected, exact = (written_out(searcher, VALID[3], TRAIN[3], exact=exact) for exact in (False, True))
+    (expected, ahead), (exact, _) = (written_out(searcher, VALID[3], TRAIN[3], exact=e) for e in (False, True))
     before = snapshot(searcher.model)
-    searcher.architecture_step(VALID[3], TRAIN[3])
+    value = searcher.architecture_step(VALID[3], TRAIN[3])["valid_loss"]
+    torch.testing.assert_close(value, ahead)
+    assert not value.requires_grad
     assert {name.rpartition(".")[2] for name in changed(before, searcher.model)} == {"alpha"}
     plain = torch.autograd.grad(loss(searcher.model, VALID[3]), arch_parameters(searcher.model))
     for alpha, wanted, limit, first in zip(searcher.arch_params, expected, exact, plain, strict=True):
         torch.testing.assert_close(alpha.grad, wanted, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(alpha.grad, limit, rtol=1e-3, atol=1e-5)
-        assert (alpha.grad - first).abs().max() > 1e-4  # the second order matters here
+        assert frozen or (alpha.grad - first).abs().max() > 1e-4  # the second order matters here
 
 
 def test_each_group_has_its_decay() -> None:
@@ -247,6 +257,10 @@ def test_what_is_decided_takes_no_part() -> None:
         searcher.step(TRAIN[1], VALID[1])
         assert torch.equal(searcher.arch_params[0], before)
         assert not torch.equal(searcher.arch_params[1], other)
+        searcher.model.last.choice.drop()
+        other = searcher.arch_params[1].clone()
+        assert searcher.architecture_step(VALID[2], TRAIN[2]) == {}
+        assert torch.equal(searcher.arch_params[1], other)
         searcher.model.last.choice.select("tanh")
         assert list(searcher.step(TRAIN[2], VALID[2])) == ["train_loss"]
 
@@ -288,7 +302,8 @@ def test_frozen_weights_stay() -> None:
     for unrolled in (False, True):
         net = Net()
         net.norm.requires_grad_(False)
-        searcher = made(net, unrolled=unrolled)
+        optimizers = torch.optim.SGD(trained(net), 0.1), torch.optim.Adam(arch_parameters(net), 0.1)
+        searcher = DartsSearcher(net, loss, *optimizers, unrolled=unrolled)  # which need not hold what is frozen
         before = snapshot(net.norm)
         searcher.step(TRAIN[0], VALID[0])
         assert not {"weight", "bias"} & changed(before, net.norm)

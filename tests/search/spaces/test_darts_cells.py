@@ -42,7 +42,7 @@ def size(model: nn.Module) -> int:
 def test_has_the_published_numbers_of_parameters() -> None:
     with torch.device("meta"):
         assert size(darts(36, 20, decisions=DARTS_V2, auxiliary=True)) == 3_349_342
-        assert size(darts(16, 8, primitives=("none", *DARTS_OPS))) == 1_930_618
+        assert size(darts(primitives=("none", *DARTS_OPS))) == 1_930_618
 
 
 def norm(x: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def test_none_gives_zeros_of_the_size_that_others_give() -> None:
     torch.testing.assert_close(net(x), net.classifier.bias.expand(2, -1))  # type: ignore[operator,union-attr]
 
 
-@pytest.mark.parametrize("sides", [(5, 7), (9, 6), (4, 4)])
+@pytest.mark.parametrize("sides", [(5, 7), (9, 6), (1, 1)])
 def test_odd_images_fit(sides: tuple[int, int]) -> None:
     assert darts(2, 3)(torch.randn(2, 3, *sides)).shape == (2, 10)
 

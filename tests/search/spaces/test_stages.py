@@ -66,8 +66,7 @@ def cell(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 def by_hand(net: nn.Module, x: Tensor) -> Tensor:
     weights = {name: c.weights() for name, c in choices(net).items()}
     conv = F.conv1d if x.ndim == 3 else F.conv2d
-    first = net.stem[0]
-    x = norm(conv(x, first.weight, stride=first.stride, padding=first.padding))
+    x = norm(conv(x, net.stem[0].weight, **({"stride": 2, "padding": 2} if x.ndim == 3 else {"padding": 1})))
     for module in net.cells:
         if hasattr(module, "nodes"):
             x = cell(module, x, weights)
@@ -110,6 +109,15 @@ def test_has_the_published_numbers_of_parameters() -> None:
     assert millions["none"] == millions["skip_connect"] == millions["avg_pool_3x3"] == 0.073306
 
 
+def test_signals_have_the_parameters_that_their_layers_add_up_to() -> None:
+    c, conv = 16, 16 * 16 * 3
+    around = 5 * c + 2 * c + conv + 2 * c + 2 * c + 10 * c + 10  # stem, between the cells, norm, classifier
+    assert size(cells_1d(decisions=dict.fromkeys(NAMES, "skip_connect"))) == around
+    assert size(cells_1d(decisions=dict.fromkeys(NAMES, "nor_conv_3"))) == around + 12 * (conv + 2 * c)
+    assert size(cells_1d()) == around + 12 * conv + 6 * 3
+    assert cells_1d()(torch.randn(2, 1, 1)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("space", ["images", "signals"])
 def test_a_fixed_network_is_the_discrete_supernet_with_affine_norms(space: str) -> None:
     images = space == "images"
@@ -150,6 +158,21 @@ def test_all_cells_share_six_choices() -> None:
 @pytest.mark.parametrize("sides", [(4, 4), (5, 7), (6, 9)])
 def test_odd_images_fit(sides: tuple[int, int]) -> None:
     assert nas_bench_201(4, 1)(torch.randn(2, 3, *sides)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_compiled_cell_gives_the_same(grad: bool) -> None:
+    cell = nas_bench_201(4, 1, generator=seeded()).double().cells[0]  # type: ignore[union-attr,index]
+    x = torch.randn(2, 4, 6, 6, generator=seeded(), dtype=torch.float64)
+    parameters = list(cell.parameters())
+    torch.compiler.reset()
+    compiled = torch.compile(cell, backend="aot_eager", fullgraph=True)
+    with torch.set_grad_enabled(grad):
+        out, wanted = compiled(x), cell(x)
+    torch.testing.assert_close(out, wanted)
+    if grad:
+        got = torch.autograd.grad(out.pow(3).sum(), parameters)
+        torch.testing.assert_close(got, torch.autograd.grad(wanted.pow(3).sum(), parameters))
 
 
 def test_one_generator_says_everything() -> None:

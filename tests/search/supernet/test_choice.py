@@ -101,6 +101,14 @@ def test_decisions_survive_state_dict_pickle_and_deepcopy(do: object) -> None:
         assert twin.alpha is not made.alpha
 
 
+def test_a_decision_without_alternatives_has_no_gradient_either() -> None:
+    made = choice(("a",))
+    assert made.weights().requires_grad
+    made.select("a")
+    assert made.weights().tolist() == [1]
+    assert not made.weights().requires_grad
+
+
 def test_shows_its_options() -> None:
     made = choice(NAMES)
     assert repr(made) == "Choice(a, b, c, d)"

@@ -9,12 +9,13 @@ from tests.search.supernet.networks import Net, Scale, choice, mixed, randn
 from torch import nn
 
 from throughline.search.supernet import Choice, MixedOp, Node, choices, discretise
+from throughline.search.supernet.discrete import Gone
 
 X = randn(6, 4)
 
 
 def plain(model: nn.Module) -> bool:
-    return not any(isinstance(m, Choice | MixedOp | Node) for m in model.modules())
+    return not any(isinstance(m, Choice | MixedOp | Node | Gone) for m in model.modules())
 
 
 def decide(net: nn.Module, decisions: dict[str, str | None]) -> None:
@@ -43,6 +44,7 @@ def test_gives_what_the_decided_supernet_gives(decisions: dict[str, str | None])
     wanted = net(X)
     for made in (from_decisions, discretise(net)):
         assert plain(made)
+        assert not hasattr(made, "edges")  # it held choices alone
         again = pickle.loads(pickle.dumps(made))
         torch.testing.assert_close(made(X), wanted)
         torch.testing.assert_close(again(X), wanted)
@@ -93,7 +95,8 @@ def test_a_lone_edge_and_an_edge_that_is_cut() -> None:
     assert plain(cut)
     assert torch.equal(cut(X.float()), torch.zeros(6, 3))
     assert sum(p.numel() for p in cut.parameters()) == 12
-    assert repr(discretise(nn.Linear(2, 2))) == repr(nn.Linear(2, 2))
+    for other in (nn.Linear(2, 2), nn.Sequential(nn.ModuleDict(), nn.ModuleList([nn.Tanh()]))):
+        assert repr(discretise(other)) == repr(other)
 
 
 def test_bad_decisions() -> None:

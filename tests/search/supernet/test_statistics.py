@@ -31,6 +31,7 @@ def test_normalises_by_the_batch_and_keeps_nothing(training: bool) -> None:
     held, buffers = dict(model.named_buffers()), copy.deepcopy(dict(model.named_buffers()))
     with batch_statistics(model):
         got = model[0](X)
+        assert not model[0].track_running_stats  # or SyncBatchNorm would look for its buffers
         assert [m.training for m in model.modules()] == [training] * 5
         assert (model[1][1](torch.ones(1000)) == 0).any() == training  # type: ignore[index]
     torch.testing.assert_close(got, by_hand(X))

@@ -62,7 +62,7 @@ def sizes(results: Results) -> "Figure | None":
 
 
 def alphas(results: Results) -> "Figure | None":
-    """α of the first seed, block by dimension; dimensions sorted by where they end, and within a block by nothing."""
+    """α of the first seed, block by dimension; dimensions sorted by their mean at the end."""
     found = first_kept(results, "alphas", ["dnis"])
     if found is None:
         return None

@@ -96,7 +96,7 @@ class Trainer:
             if not ending:
                 found |= self.stored(product)
                 found["size"] = float(best.size)
-                self.keep(best, list(by_size.values()))
+                self.keep(best, [best] if self.plan.mixed else list(by_size.values()))
         return found | {"cpu_seconds": clock() - began}
 
     def fit(self, size: int, theta: float, decay: float) -> Fitted:
