@@ -15,4 +15,4 @@ class Config(CellConfig):
     """The shared settings, and the tuning between two decisions."""
 
     tuning_epochs: PositiveInt = 5
-    tuning_lr: PositiveReal = 0.01
+    tuning_lr: PositiveReal = 0.08
