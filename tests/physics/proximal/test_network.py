@@ -163,6 +163,18 @@ def test_prior_agrees_with_prior_at_output_and_leading_dimensions_with_a_loop() 
     torch.testing.assert_close(f.prior(x), loop, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", [16, 60, 156])
+def test_inverse_converges_where_the_two_terms_of_the_objective_cancel(seed: int) -> None:
+    """ψ(y) and ⟨x, y⟩ are alike and their difference is small: what rounds is the terms, not the difference."""
+    torch.manual_seed(seed)
+    f = LearnedProximalNetwork(InputConvexMLP(2, strong_convexity=0.1))
+    x = f(torch.randn(7, 2)).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = f.inverse(x)
+    assert ((f(y) - x).norm(dim=1) <= 1e-6 * x.norm(dim=1).clamp(min=1)).all()
+
+
 def test_gradient_of_the_prior_is_the_inverse_less_the_point() -> None:
     f, x = mlp(), torch.randn(4, 3, dtype=D, generator=seeded()).requires_grad_()
     (slope,) = torch.autograd.grad(f.prior(x, tol=1e-10).sum(), x)

@@ -214,7 +214,7 @@ class LearnedProximalNetwork(nn.Module):
         direction = conjugate_gradient(product, -at.slope, steps=steps, tol=max(accuracy, 1e-12), batch_dims=1)
         descent = _dot(direction, at.slope, 1)
         length = torch.ones_like(descent)
-        noise = ROUNDING * torch.finfo(x.dtype).eps * at.value.abs()
+        noise = ROUNDING * torch.finfo(x.dtype).eps * at.size
         for _ in range(HALVINGS):
             tried = self._objective(at.y.detach() + _wide(length, x) * direction, x)
             down = tried.value <= at.value + SUFFICIENT * length * descent
@@ -233,14 +233,17 @@ class LearnedProximalNetwork(nn.Module):
             y = _leaf(y)
             value = self._value(y)
             (graph,) = torch.autograd.grad(value.sum(), y, create_graph=True)
-        return _Point(y, value.detach() - _dot(x, y.detach(), 1), graph, graph.detach() - x)
+        value, inner = value.detach(), _dot(x, y.detach(), 1)
+        return _Point(y, value - inner, value.abs() + inner.abs(), graph, graph.detach() - x)
 
 
 class _Point(NamedTuple):
-    """ψ(y) − ⟨x, y⟩ at y, with its slope f(y) − x, and f(y) with the graph that gives products with the Hessian."""
+    """ψ(y) − ⟨x, y⟩ at y, with the size of its two terms, which is what rounds, its slope f(y) − x, and f(y) with the
+    graph that gives products with the Hessian."""
 
     y: Tensor
     value: Tensor
+    size: Tensor
     graph: Tensor
     slope: Tensor
 
