@@ -24,17 +24,15 @@ Edges = Mapping[str, Choice]  # by the names of the choices
 class Selection(NamedTuple):
     """What `perturbation_selection` has decided, and why (arXiv 2108.04392).
 
-    Attributes:
-        decisions: an option for every choice that has been decided, None where the edge is cut.
-        scores: ``scores[choice][option]``, the score with the option removed; ``scores[node][choice]``, the score
-            without that edge. The lowest are kept.
+    The scores are those of the model with an option removed, ``scores[choice][option]``, and without an edge,
+    ``scores[node][choice]``; what has the lowest is kept.
 
     >>> Selection({"edge": "conv"}, {"edge": {"skip": 0.8, "conv": 0.1}}).decisions
     {'edge': 'conv'}
     """
 
-    decisions: dict[str, str | None]
-    scores: dict[str, dict[str, float]]
+    decisions: dict[str, str | None]  # an option for every choice that has been decided, None where the edge is cut
+    scores: dict[str, dict[str, float]]  # the score without an option, or without an edge
 
 
 @torch.no_grad()

@@ -31,10 +31,9 @@ class SearchableEmbedding(nn.Module):
     Attributes:
         weight: V, ``(N, K)``; Xavier normal at the start.
         alpha: α, ``(L, K)`` with L = blocks.max() + 1.
-        blocks: the blocks, int64, a buffer.
-        mask: None, or after `prune` ``(N, K)`` bool, a buffer: the entries that are left. A state_dict has it too, and
-            loading one makes the table pruned or not.
         num_embeddings, embedding_dim, padding_idx: as given; a negative ``padding_idx`` counted from the front.
+
+    A state_dict has the mask of a pruned table, and loading one makes a table pruned or not.
 
     Raises:
         ValueError: a size below 1, blocks of another length or below 0, ``padding_idx`` outside of the table.
@@ -48,8 +47,8 @@ class SearchableEmbedding(nn.Module):
              [1, 1, 0]]], dtype=torch.int32)
     """
 
-    blocks: Tensor
-    mask: Tensor | None
+    blocks: Tensor  # the block of each feature, ``(N,)`` int64, a buffer
+    mask: Tensor | None  # after `prune` the entries that are left, ``(N, K)`` bool, a buffer; else None
 
     def __init__(
         self,

@@ -30,8 +30,8 @@ class EmbeddingSizeSearch:
     min_α L_val(W*(α), α) subject to W*(α) = argmin_W L_train(W, α) and 0 <= α <= 1, with one step in place of W*
     ("Differentiable Neural Input Search for Recommender Systems", arXiv 2006.04466). A step on α divides the gradient
     of each block by its mean magnitude, since frequent blocks take part in nearly every sample, goes ``alpha_lr`` times
-    the quotient downhill, and clips into [0, 1]: g_l ← g_l / (mean_k |g_lk| + 1e-8), α ← clip(α − η g, 0, 1). A block
-    that is absent from the validation batch stays.
+    the quotient downhill, and clips into [0, 1]: in each block g ← g / (mean abs(g) + 1e-8), α ← clip(α − η g, 0, 1).
+    A block that is absent from the validation batch stays.
 
     Validation batches are trained on, by α: judge the result on others.
 

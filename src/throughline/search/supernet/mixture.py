@@ -3,7 +3,7 @@ arXiv 1806.09055, eqs. 1 and 2).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,6 @@ class MixedOp(nn.Module):
     [1.0, 1.0, 1.0]
     """
 
-    mixture: "Mixture"
-
     def __init__(self, ops: Mapping[str, nn.Module], choice: Choice | None = None) -> None:
         super().__init__()
         if not ops:
@@ -58,7 +56,7 @@ class MixedOp(nn.Module):
         except KeyError as error:
             raise ValueError(f"ops must have names that modules can have: {error.args[0]}") from error
         self.choice = choice
-        self.mixture = weighted_sum
+        self.mixture = cast("Mixture", weighted_sum)
         self._label = "a MixedOp"
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -124,7 +122,7 @@ class Node(nn.Module):
                 raise TypeError(f"edges must be MixedOps, got {type(edge).__name__}")
         if keep is not None and not 1 <= keep <= len(found):
             raise ValueError(f"keep must be between 1 and the number of edges, {len(found)}, got {keep}")
-        self.edges: Sequence[MixedOp] = nn.ModuleList(found)  # type: ignore[assignment]
+        self.edges = cast(Sequence[MixedOp], nn.ModuleList(found))
         self.keep = keep
         for i, edge in enumerate(found):
             edge._label = f"edge {i} of a Node"
