@@ -1,6 +1,7 @@
 """The self-tuner step by step against its definition: schedule, what a step may touch, resuming to the last bit."""
 
 import copy
+import gc
 import io
 import math
 from collections.abc import Iterator
@@ -365,6 +366,8 @@ def share(rank: int, count: int, folder: str) -> None:
         made.step(batches, batches)
     torch.save([*snapshot(own), *snapshot(made._plain)], f"{folder}/{count}-{rank}.pt")
     if count > 1:
+        del net, made
+        gc.collect()  # a wrapped model that outlives its process group can wait for the threads of it for ever
         distributed.destroy_process_group()
 
 
