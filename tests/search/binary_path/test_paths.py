@@ -158,11 +158,23 @@ def test_names_what_cannot_be_taken(options: dict[str, Any], match: str) -> None
         pass
 
 
-def test_names_alpha_that_is_lost() -> None:
+@pytest.mark.parametrize("pairs", [True, False])
+@pytest.mark.parametrize("lost", [[0.0, math.nan, 0.0], [math.inf, 0.0, math.inf], [-math.inf] * 3])
+def test_names_alpha_that_is_lost(lost: list[float], pairs: bool) -> None:
     net = mixed()
-    net.choice.alpha.data[1] = torch.nan
-    with pytest.raises(ValueError, match=r"alpha of choice must not be NaN, got"), binary_paths(net):
-        pass
+    net.choice.alpha.data.copy_(torch.tensor(lost))
+    with pytest.raises(ValueError, match=r"alpha of choice must have a finite maximum and no NaN, got"):
+        binary_paths(net, pairs=pairs).__enter__()
+
+
+def test_an_alpha_of_minus_infinity_is_never_run() -> None:
+    net = mixed()
+    net.choice.alpha.data.copy_(torch.tensor([-math.inf, 0.0, -math.inf]))
+    for seed in range(5):
+        with binary_paths(net, pairs=True, generator=seeded(seed)) as drawn:
+            net(random(6, 4)).sum().backward()
+        assert drawn["choice"][0] == net.choice.names[1]
+    assert net.choice.alpha.grad.tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize("whole", [True, False])

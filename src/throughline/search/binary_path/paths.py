@@ -65,7 +65,8 @@ def binary_paths(
         that `Choice.without` has removed are not drawn.
 
     Raises:
-        ValueError: ``paths`` names a choice or option that there is not, or no pair where it should; alpha is NaN.
+        ValueError: ``paths`` names a choice or option that there is not, or no pair where it should; alpha holds NaN, or
+            its maximum is not finite.
         RuntimeError: used inside of itself.
 
     >>> op = MixedOp({"zero": nn.Threshold(9.0, 0.0), "keep": nn.Identity()}, Choice(["zero", "keep"], scale=0.0))
@@ -136,8 +137,8 @@ def _draw(
     drawn = {}
     for (name, choice), coin in zip(open_.items(), coins, strict=True):
         key, alpha = ({option: next(numbers) for option in choice.names} for numbers in (keys, values))
-        if any(math.isnan(value) for value in alpha.values()):
-            raise ValueError(f"alpha of {name} must not be NaN, got {list(alpha.values())}")
+        if not math.isfinite(max(alpha[n] for n in choice.alive)) or any(map(math.isnan, alpha.values())):
+            raise ValueError(f"alpha of {name} must have a finite maximum and no NaN, got {list(alpha.values())}")
         given = forced.get(name, ())
         others = sorted((n for n in choice.alive if n not in given), key=key.__getitem__, reverse=True)
         found = (*given, *others)[: 2 if pairs else 1]
