@@ -65,8 +65,8 @@ def binary_paths(
         that `Choice.without` has removed are not drawn.
 
     Raises:
-        ValueError: ``paths`` names a choice or option that there is not, or no pair where it should; alpha holds NaN, or
-            its maximum is not finite.
+        ValueError: ``paths`` names a choice or option that there is not, or no pair where it should; alpha holds
+            NaN, or its maximum is not finite.
         RuntimeError: used inside of itself.
 
     >>> op = MixedOp({"zero": nn.Threshold(9.0, 0.0), "keep": nn.Identity()}, Choice(["zero", "keep"], scale=0.0))
