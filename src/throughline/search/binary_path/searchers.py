@@ -54,10 +54,10 @@ class BinaryPathSearcher:
             lacks an option; a reference without a table, or one that the form cannot take.
 
     >>> from throughline.search.supernet import MixedOp, arch_parameters, weight_parameters
-    >>> net = MixedOp({"linear": nn.Linear(3, 1), "mean": nn.AdaptiveAvgPool1d(1)})
+    >>> net = nn.Sequential(MixedOp({"linear": nn.Linear(3, 3), "skip": nn.Identity()}), nn.Linear(3, 1))
     >>> sgd = torch.optim.SGD(weight_parameters(net), 0.1)
     >>> adam = torch.optim.Adam(arch_parameters(net), 0.1, betas=(0.0, 0.999))
-    >>> table = LatencyTable({"choice": {"linear": 2.0, "mean": 1.0}})
+    >>> table = LatencyTable({"0.choice": {"linear": 2.0, "skip": 0.0}})
     >>> loss = lambda net, x: (net(x) - x[:, :1]).square().mean()
     >>> searcher = BinaryPathSearcher(net, loss, sgd, adam, latency=table)
     >>> list(searcher.step(torch.randn(32, 3), torch.randn(32, 3)))
@@ -170,10 +170,10 @@ class ReinforceSearcher:
             number.
 
     >>> from throughline.search.supernet import MixedOp, arch_parameters, weight_parameters
-    >>> net = MixedOp({"linear": nn.Linear(3, 1), "mean": nn.AdaptiveAvgPool1d(1)})
+    >>> net = nn.Sequential(MixedOp({"linear": nn.Linear(3, 3), "skip": nn.Identity()}), nn.Linear(3, 1))
     >>> sgd, adam = torch.optim.SGD(weight_parameters(net), 0.1), torch.optim.Adam(arch_parameters(net), 0.1)
     >>> loss = lambda net, x: (net(x) - x[:, :1]).square().mean()
-    >>> reward = lambda net, x, drawn: -loss(net, x).item() - 0.1 * (drawn["choice"] == ("linear",))
+    >>> reward = lambda net, x, drawn: -loss(net, x).item() - 0.1 * (drawn["0.choice"] == ("linear",))
     >>> list(ReinforceSearcher(net, loss, reward, sgd, adam).step(torch.randn(32, 3), torch.randn(32, 3)))
     ['train_loss', 'reward', 'baseline']
     """
