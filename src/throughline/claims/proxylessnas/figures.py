@@ -89,8 +89,13 @@ def probabilities(results: Results) -> "Figure | None":
         row[0].set_ylabel(folded(arm, 10))
     for axis, block in zip(axes[0], shown, strict=True):
         axis.set_title(f"block {block}")
-    figure.supxlabel(f"epoch (seed {seed})", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(OPTIONS))
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    title = f"options, seed {seed}"
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(OPTIONS), frameon=False, fontsize=8, title=title
+    )
     return figure
 
 
