@@ -229,3 +229,16 @@ def test_says_what_a_forward_must_give() -> None:
     net = filled(Supernet())
     with pytest.raises(TypeError, match=r"criterion must be callable, got NoneType"):
         SelfDistillationSearcher(net, None, *optimizers(net))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", ["weight_step", "architecture_step"])
+def test_says_what_a_criterion_must_give(step: str) -> None:
+    arguments = (TRAIN[0],) if step == "weight_step" else (VALID[0], TRAIN[0])
+    for value, error, message in (
+        (lambda z, b: F.cross_entropy(z, b[1], reduction="none"), ValueError, r"return a scalar, got shape \(12,\)"),
+        (lambda z, b: 1.0, TypeError, r"the result of criterion must be a tensor, got float"),
+    ):
+        net = filled(Supernet()).train()
+        searcher = SelfDistillationSearcher(net, value, *optimizers(net))
+        with pytest.raises(error, match=message):
+            getattr(searcher, step)(*arguments)

@@ -195,6 +195,8 @@ def test_a_state_of_something_else_is_refused_as_torch_does_it() -> None:
         with pytest.raises(RuntimeError, match=message):
             other.load_state_dict(state)
         assert torch.equal(other.predict(X.float()), before)
+    with pytest.raises(ValueError, match=r"state must be what state_dict returns, got one without steps"):
+        teachers.load_state_dict({"snapshots": []})
 
 
 # ---- what it works on ----

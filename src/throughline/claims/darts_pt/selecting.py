@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from throughline.claims.darts_pt.config import Config
-from throughline.claims.shared.cells.searching import accuracy, darts_searcher, loss_of, run_search
+from throughline.claims.shared.cells.searching import accuracy, codes, darts_searcher, loss_of, run_search
 from throughline.claims.shared.cells.setting import Batches, Decisions, Setting
 from throughline.lab import Log
 from throughline.search.darts import DartsSearcher, search
@@ -120,12 +120,6 @@ def rounds_of(net: nn.Module, draw: torch.Generator) -> Rounds:
         orders = [[kind[i] for i in torch.randperm(len(kind), generator=draw)] for kind in kinds if kind]
         found += list(zip(*orders, strict=True)) if orders else []
     return found
-
-
-def codes(net: nn.Module, decisions: Decisions) -> Tensor:
-    """The place of each choice's option among its names, -1 for a cut edge."""
-    found = choices(net).items()
-    return torch.tensor([-1 if (o := decisions[n]) is None else choice.names.index(o) for n, choice in found])
 
 
 def padded(rows: list[list[float]]) -> Tensor:

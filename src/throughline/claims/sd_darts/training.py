@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughline.claims.sd_darts.config import Config
-from throughline.claims.shared.cells.searching import accuracy, darts_searcher, loss_of, optimizers, run_search
+from throughline.claims.shared.cells.searching import (
+    accuracy,
+    codes,
+    darts_searcher,
+    loss_of,
+    optimizers,
+    run_search,
+)
 from throughline.claims.shared.cells.setting import Decisions, Setting
 from throughline.claims.shared.cells.training import accuracies
 from throughline.errors import ThroughlineError
@@ -159,9 +166,3 @@ def along(net: nn.Module, seen: Part, weights: list[nn.Parameter], direction: li
     for w, c in zip(weights, center, strict=True):
         w.copy_(c)
     return torch.tensor(rows)
-
-
-def codes(net: nn.Module, decisions: Decisions) -> Tensor:
-    """The place of each choice's option among its names, -1 for a cut edge."""
-    found = choices(net).items()
-    return torch.tensor([-1 if (o := decisions[n]) is None else choice.names.index(o) for n, choice in found])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from throughline.core._modules import unwrapped
-from throughline.core.checks import integer
+from throughline.core.checks import check_tensor, integer
 from throughline.search.darts import DartsSearcher
 from throughline.search.self_distillation.losses import check_logits, check_temperature, distillation_loss
 from throughline.search.self_distillation.teachers import VotingTeachers
@@ -49,9 +49,9 @@ class SelfDistillationSearcher(DartsSearcher):
         teachers: the `VotingTeachers`.
 
     Raises:
-        TypeError: what `DartsSearcher` refuses, a number that is no integer, or a ``forward`` that is not callable or
-            gives no floating point tensor.
-        ValueError: an argument out of range, or what `DartsSearcher` refuses.
+        TypeError: what `DartsSearcher` refuses, a number that is no integer, a ``criterion`` that is not callable or
+            gives no tensor, or a ``forward`` that is not callable or gives no floating point tensor.
+        ValueError: an argument out of range, what `DartsSearcher` refuses, or a criterion that is no scalar.
 
     >>> import torch
     >>> from throughline.search.supernet import MixedOp, arch_parameters, weight_parameters
@@ -109,7 +109,7 @@ class SelfDistillationSearcher(DartsSearcher):
         if self.strength and len(self.teachers) and self.teachers.steps >= self.warmup:  # first: no graph is held yet
             vote = self.teachers.predict(train_batch, temperature=self.temperature)
         logits = check_logits(self.forward(self.model, train_batch))
-        value = self.criterion(logits, train_batch)
+        value = self._cost(logits, train_batch)
         seen, objective = {"train_loss": value.detach()}, value
         if vote is not None:
             term = distillation_loss(logits, vote, temperature=self.temperature)
@@ -136,7 +136,14 @@ class SelfDistillationSearcher(DartsSearcher):
         self.teachers.load_state_dict(state["teachers"])
 
     def _task_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.criterion(self.forward(model, batch), batch)
+        return self._cost(self.forward(model, batch), batch)
+
+    def _cost(self, output: Tensor, batch: Batch) -> Tensor:
+        value = self.criterion(output, batch)
+        check_tensor("the result of criterion", value)
+        if value.ndim:
+            raise ValueError(f"criterion must return a scalar, got shape {tuple(value.shape)}")
+        return value
 
 
 class _On(nn.Module):

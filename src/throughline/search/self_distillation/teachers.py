@@ -92,6 +92,8 @@ class VotingTeachers:
 
         Raises:
             RuntimeError: there is no snapshot yet.
+            TypeError: the model gives no floating point tensor.
+            ValueError: τ is out of range.
         """
         check_temperature(temperature)
         if not self._snapshots:
@@ -118,8 +120,11 @@ class VotingTeachers:
         the last are.
 
         Raises:
+            ValueError: an entry is missing.
             RuntimeError: a snapshot is of another structure; names and shapes that do not fit are listed.
         """
+        if lacking := [name for name in ("steps", "snapshots") if name not in state]:
+            raise ValueError(f"state must be what state_dict returns, got one without {', '.join(lacking)}")
         own = dict(_state(self.model))
         for snapshot in state["snapshots"]:
             _check_structure(own, snapshot, type(unwrapped(self.model)).__name__)
