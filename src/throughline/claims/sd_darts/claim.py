@@ -74,8 +74,8 @@ class FlattensTheSupernet(Claim):
         "(throughline run sd-darts --arms self_distillation --seeds 100:105 --set tuning=true --set strength=3), the "
         "winner of which one_teacher takes over; for darts, since stronger decay of the weights is the cheap way to a "
         "flatter supernet, darts_decay 3e-4, 1e-3 and 3e-3 with darts_arch_lr 1e-3 and 3e-3. The settings here are "
-        "those before any choice. one_teacher only informs. At paper scale --set space=s2, s3 or s4 are the other spaces; "
-        "NAS-Bench-201: --set space=cells --set layers=5 --set epochs=100 --set warmup=10 --set benchmark=FILE."
+        "those before any choice. one_teacher only informs. At paper scale --set space=s2, s3 or s4 are the other "
+        "spaces; NAS-Bench-201: --set space=cells --set layers=5 --set epochs=100 --set warmup=10 --set benchmark=FILE."
     )
 
     def prepare(self, config: Config) -> None:
