@@ -596,6 +596,8 @@ def test_names_what_an_optimizer_must_not_hold_or_lacks() -> None:
         RelaxedSearcher(net, squares, sgd([*weights[1:], *arch], 0.1), sgd(weights[:1], 0.1), arch_params=weights[:1])
     with pytest.raises(TypeError, match=r"model must be an nn\.Module, got int"):
         RelaxedSearcher(3, squares, sgd(weights, 0.1), sgd(arch, 0.1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"loss must be callable, \(network, batch\) -> scalar, got int"):
+        RelaxedSearcher(net, 3, sgd(weights, 0.1), sgd(arch, 0.1))  # type: ignore[arg-type]
     alone = MixedOp({"a": nn.Identity(), "b": nn.Tanh()})
     with pytest.raises(ValueError, match=r"model must have weights beside arch_params, got none"):
         RelaxedSearcher(alone, squares, sgd([stranger], 0.1), sgd(arch_parameters(alone), 0.1))

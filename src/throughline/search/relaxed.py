@@ -99,7 +99,7 @@ class RelaxedSearcher:
         weight_optimizer: over all of the weights, and no α; of any class that follows one gradient.
         arch_optimizer: over all of α, and no weight.
         arch_params: α, parameters of the model; by default those of its choices. Every other parameter that requires a
-            gradient is a weight.
+            gradient by then is a weight: freeze some before, not later.
         lam: λ, positive.
         beta: β, not negative; 0 makes two networks that have α in common and nothing else.
         sweep: "gauss-seidel", of which the paper's theorem of convergence is, or "fused".
@@ -114,8 +114,8 @@ class RelaxedSearcher:
         iteration: how often w has moved.
 
     Raises:
-        TypeError: ``model`` is no module; the class of ``weight_optimizer`` wants more than parameters and its
-            defaults; a loss is no tensor.
+        TypeError: ``model`` is no module; ``loss`` is not callable; the class of ``weight_optimizer`` wants more than
+            parameters and its defaults; a loss is no tensor.
         ValueError: a number is out of range; ``arch_params`` are none, or not of the model; an optimizer holds what it
             must not, or lacks what it must hold; a loss is no scalar, or depends on no weight of its network; neither
             loss depends on one of α, unless its choice is decided.
@@ -147,6 +147,8 @@ class RelaxedSearcher:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        if not callable(loss):
+            raise TypeError(f"loss must be callable, (network, batch) -> scalar, got {type(loss).__name__}")
         _check_coefficients(lam, beta)
         if sweep not in get_args(Sweep):
             raise ValueError(f"sweep must be one of {', '.join(get_args(Sweep))}, got {sweep!r}")
