@@ -34,7 +34,7 @@ def plane(results: Results) -> "Figure | None":
         axis.plot(course[:, 0], course[:, 1], color=color, label=arm.replace("_", " "), linewidth=1.3)
         axis.plot(*limit(arm)[:2], "x", color=color, markersize=8, markeredgewidth=2)
     axis.set(xlabel="α", ylabel="w")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper left")
     return figure
 
 
@@ -59,7 +59,7 @@ def weights(results: Results) -> "Figure | None":
         axes[0, 0].plot([], [], color=option_color(option), label=option.replace("_", " "))
     figure.supxlabel(f"epoch (seed {found[0]})", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
