@@ -528,6 +528,7 @@ def test_a_stored_unit_is_compared_number_by_number(quick: Path) -> None:
     assert "spread: 1.0 ≠ 1.5 (stored)" in like(spread=1.5).output
     assert like(spread=1.5).exit_code == 1
     assert like(seconds=0.25).exit_code == 0  # a time is never twice the same
+    assert like(step_cost=0.25).exit_code == 0  # nor is a ratio of two
     assert like(lost=2.0).exit_code == 1
     (quick / "good.csv").write_text("a,b,label\n1,2,0\n2,3,1\n")
     changed = like()

@@ -19,7 +19,7 @@ from throughline.data import DataError, Source
 from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
-from throughline.lab.claim import Claim
+from throughline.lab.claim import TIMES, Claim
 from throughline.lab.config import override
 from throughline.lab.engines import LOCAL, Engine, check_engine
 from throughline.lab.engines.local import Local
@@ -126,7 +126,7 @@ def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     if record is None:
         return ended
     same = {
-        name: name.endswith("seconds") or _equal(record["metrics"].get(name), value)  # times are never twice the same
+        name: name.endswith(TIMES) or _equal(record["metrics"].get(name), value)
         for name, value in stored["metrics"].items()
     }
     if not as_json:

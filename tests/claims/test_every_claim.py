@@ -17,7 +17,7 @@ import torch
 from throughline.catalog import papers
 from throughline.errors import ThroughlineError
 from throughline.lab import Device
-from throughline.lab.claim import Claim
+from throughline.lab.claim import TIMES, Claim
 from throughline.lab.config import override
 from throughline.lab.finding import find_claim
 from throughline.lab.results import Results, judge, summary
@@ -28,8 +28,6 @@ from throughline.report import write_report
 
 SLUGS = [paper.slug for paper in papers() if paper.available]
 
-
-TIMES = ("seconds", "_ms", "latency")  # how metrics end that are measured by a clock
 ACTS_ON_TIMES = {"proxylessnas": "the last arm searches by latencies that it has measured"}
 FREE: dict[tuple[str, str], str] = {}  # (paper, field) of a number that may be any, and the reason
 
@@ -151,7 +149,7 @@ def test_a_unit_is_deterministic(smoke: tuple[Claim, Run]) -> None:
     log = Recorder(unit, theirs)
     log.flush = lambda done: None  # type: ignore[method-assign]
     again = claim.run(unit.arm, claim.scales["smoke"], unit.seed, log)
-    timed = {name: value for name, value in again.items() if name.endswith(TIMES)}  # never twice the same
+    timed = {name: value for name, value in again.items() if name.endswith(TIMES)}
     assert again == stored["metrics"] | timed
     ours.close()
     theirs.close()
