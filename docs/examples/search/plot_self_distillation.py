@@ -97,9 +97,9 @@ for i, (axis, title) in enumerate(zip(axes, titles, strict=True)):
 axes[0].legend()
 
 # %%
-# A search has its teachers in the searcher. Three layers choose among four operations each; one half of the training rows
-# is for the weights, the other for the architecture. The largest eigenvalue of the Hessian in the architecture says how
-# sharply the validation loss bends there.
+# A search has its teachers in the searcher. Three layers choose among four operations each; one half of the training
+# rows is for the weights, the other for the architecture. The largest eigenvalue of the Hessian in the architecture
+# says how sharply the validation loss bends there.
 
 
 def layer():
@@ -110,7 +110,7 @@ def layer():
 
 
 def bends(strength, epochs=40):
-    """The eigenvalue, and the accuracy of the supernet on the half that the architecture learns from, epoch by epoch."""
+    """The eigenvalue, and the accuracy of the supernet on the architecture's half, epoch by epoch."""
     torch.manual_seed(2)
     net = nn.Sequential(layer(), layer(), layer(), nn.Linear(64, 10))
     searcher = SelfDistillationSearcher(
