@@ -99,7 +99,8 @@ axes[0].legend()
 # %%
 # A search has its teachers in the searcher. Three layers choose among four operations each; one half of the training
 # rows is for the weights, the other for the architecture. The largest eigenvalue of the Hessian in the architecture
-# says how sharply the validation loss bends there.
+# says how sharply the validation loss bends there. On this problem the teachers make the supernet a little more
+# accurate and the loss no flatter: whether they flatten yours is seen by the same measure.
 
 
 def layer():

@@ -9,7 +9,7 @@ __all__ = ["Average2d"]
 
 
 class Average2d(nn.AvgPool2d):
-    """``nn.AvgPool2d``, whose most frequent case in a supernet is added up by shifts: five to eight times as fast.
+    """``nn.AvgPool2d``, whose most frequent case in a supernet is added up by shifts: two to five times as fast.
 
     The case is a kernel of 3, stride 1, padding 1 without ``count_include_pad``, and images in float32 or float64 on a
     CPU. Results agree up to rounding.
