@@ -16,7 +16,7 @@ AGAIN = 2  # times that a case is repeated for which others left no room
 
 @click.command()
 @click.argument("slugs", nargs=-1, metavar="[PAPER]...", type=click.Choice(papers(), case_sensitive=False))
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Blocks of each side.")
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Blocks of each side, fewer where a call takes seconds.")
 @click.option("--growth/--no-growth", default=None, help="How the parts grow; by default with all papers alone.")
 @click.option(
     "--write",

@@ -28,6 +28,8 @@ __all__ = ["Case", "Result", "Spread", "cases", "measure", "papers", "spread"]
 FOLDER = Path(__file__).parent
 ROUNDS = 15
 BLOCK_SECONDS = 0.1  # a block repeats the call until it lasts about this long
+ENOUGH = 20.0  # seconds of blocks: then rounds end, LEAST being the fewest
+LEAST = 5
 LOADED = 0.1  # cores that others keep busy: so much is felt
 
 Call = Callable[[], Any]
@@ -192,10 +194,14 @@ def compare(
     sides = ["ours"] if case.peer is None else ["ours", "peer"]
     repeats = {side: _repeats(calls[side], clock) for side in sides}
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    spent = 0.0
     with Meter() as meter:
         for turn in range(rounds):
+            if turn >= LEAST and spent > ENOUGH:
+                break
             for side in sides[:: 1 if turn % 2 else -1]:  # whoever comes first finds colder caches: take turns
                 seconds[side].append(clock(calls[side], repeats[side]))
+                spent += seconds[side][-1] * repeats[side]
     return Result(
         paper,
         **{name: getattr(case, name) for name in ("name", "kind", "peer", "bar", "bar_seconds", "bar_memory")},

@@ -125,6 +125,12 @@ def test_blocks_alternate_who_comes_first() -> None:
     assert [blocks[i : i + 2] for i in range(0, 8, 2)] == [["peer", "ours"], ["ours", "peer"]] * 2
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.5, 15), (1.0, 11), (3.0, 5), (60.0, 5)])
+def test_calls_of_seconds_take_fewer_rounds(seconds: float, rounds: int) -> None:
+    result = compare(toy(), paper="p", rounds=15, clock=lambda call, number: seconds)
+    assert (len(result.ours_seconds), len(result.peer_seconds)) == (rounds, rounds)
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak")
 def test_the_peak_counts_what_is_freed_again() -> None:
     peak = peak_bytes(lambda: torch.ones(2**24).sum())
