@@ -32,8 +32,8 @@ docs: .venv/dev.stamp  ## the documentation, into docs/_build/html
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/dev.stamp  ## ours beside its peer: make bench PAPER=groco; all papers, on an idle machine, make docs/benchmarks.md
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER),--write docs)
-	$(if $(CHOSEN),,$(BIN)/python -m benchmarks.engines)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks $(if $(CHOSEN),$(PAPER),--write docs) \
+	$(if $(CHOSEN),,; missed=$$?; $(BIN)/python -m benchmarks.engines && exit $$missed)
 
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Throughline needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'

@@ -1,6 +1,7 @@
 """Run the benchmarks: ``python -m benchmarks [PAPER ...]``; exit status 1 when a bar is missed."""
 
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -11,12 +12,12 @@ from benchmarks.harness import Result, cases, measure, papers
 from benchmarks.machine import machine
 from benchmarks.report import Run, growth_table, table, write
 
-AGAIN = 2  # times that a case is repeated for which others left no room
+AGAIN = 2  # times that a full run repeats a case for which others left no room
 
 
 @click.command()
 @click.argument("slugs", nargs=-1, metavar="[PAPER]...", type=click.Choice(papers(), case_sensitive=False))
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Blocks of each side, fewer where a call takes seconds.")
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Most blocks of each side.")
 @click.option("--growth/--no-growth", default=None, help="How the parts grow; by default with all papers alone.")
 @click.option(
     "--write",
@@ -33,14 +34,16 @@ def main(slugs: tuple[str, ...], rounds: int, growth: bool | None, docs: Path | 
     grown: list[Grown] = []
     for slug in slugs or papers():
         console.print(f"{slug} …", style="dim")
+        start = time.perf_counter()
         results |= {(slug, index): measure(slug, index, rounds=rounds) for index in range(len(cases(slug)))}
         console.print(table(slug, [r for (of, _), r in results.items() if of == slug]))
+        console.print(f"in {time.perf_counter() - start:.0f} s", style="dim")
         if not slugs if growth is None else growth:
             own = [grow(slug, index) for index in range(len(growths(slug)))]
             grown += own
             if own:
                 console.print(growth_table(own))
-    for _ in range(AGAIN):
+    for _ in range(0 if slugs else AGAIN):
         for (slug, index), result in results.items():
             if result.loaded:
                 console.print(f"others took {result.others:.1f} cores, once more: {slug}: {result.name}", style="dim")

@@ -12,8 +12,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,13 +23,14 @@ import torch
 from benchmarks.machine import Meter, clock, copy_rate, gemm_rate, one_thread, peak_bytes
 from throughline import catalog
 
-__all__ = ["Case", "Result", "Spread", "cases", "measure", "papers", "spread"]
+__all__ = ["FREED_AT_ONCE", "Case", "Result", "Spread", "cases", "in_child", "measure", "papers", "spread"]
 
 FOLDER = Path(__file__).parent
 ROUNDS = 15
 BLOCK_SECONDS = 0.1  # a block repeats the call until it lasts about this long
 ENOUGH = 20.0  # seconds of blocks: then rounds end, LEAST being the fewest
 LEAST = 5
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # memory, to the system
 LOADED = 0.1  # cores that others keep busy: so much is felt
 
 Call = Callable[[], Any]
@@ -164,19 +165,14 @@ def cases(slug: str) -> list[Case]:
     return list(importlib.import_module(f"benchmarks.{slug.replace('-', '_')}").CASES)
 
 
-def measure(slug: str, index: int, *, rounds: int = ROUNDS, clock: Clock = clock, memory: bool = True) -> Result:
-    """Measure case number ``index`` of a paper; raises what its "agree" raises when the two sides differ."""
-    case = cases(slug)[index]
-    peaks = {side: _peak_in_child(slug, index, side) if memory else None for side in ("ours", "peer")}
-    with one_thread():
-        return compare(
-            case,
-            paper=slug,
-            rounds=rounds,
-            clock=clock,
-            peaks=(peaks["ours"], peaks["peer"]),
-            floor=_floor(case),
-        )
+def measure(slug: str, index: int, *, rounds: int = ROUNDS) -> Result:
+    """Measure case number ``index`` of a paper, in a process that no other case has left its memory in.
+
+    Raises a CalledProcessError, with what the process said, when the two sides do not agree.
+    """
+    peaks = in_child(f"from benchmarks.harness import _print_peaks; _print_peaks({slug!r}, {index})", env=FREED_AT_ONCE)
+    call = f"_print_case({slug!r}, {index}, {rounds}, {peaks})"
+    return Result.stored(in_child(f"from benchmarks.harness import _print_case; {call}"))
 
 
 def compare(
@@ -231,20 +227,13 @@ def _floor(case: Case) -> float | None:
     return max(case.flops / gemm_rate(case.dtype), case.bytes / copy_rate())
 
 
-def _peak_in_child(slug: str, index: int, side: str) -> int | None:
-    """`peak_bytes` of one side in a process of its own, where memory that is freed goes back to the system."""
-    peak: int | None = in_child(f"from benchmarks.harness import _print_peak; _print_peak({slug!r}, {index}, {side!r})")
-    return peak
-
-
-def in_child(code: str, **more: Any) -> Any:
-    """What a process of its own prints last, as JSON; there, memory that is freed goes back to the system at once."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+def in_child(code: str, *, env: Mapping[str, str] | None = None, **more: Any) -> Any:
+    """What a process of its own prints last, as JSON."""
     child = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment,
+        env={**os.environ, **(env or {})},
         cwd=FOLDER.parent,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         **more,
@@ -252,9 +241,19 @@ def in_child(code: str, **more: Any) -> Any:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def _print_peak(slug: str, index: int, side: str) -> None:
+def _print_case(slug: str, index: int, rounds: int, peaks: tuple[int | None, int | None]) -> None:
+    case = cases(slug)[index]
+    with one_thread():
+        found = compare(case, paper=slug, rounds=rounds, clock=clock, peaks=peaks, floor=_floor(case))
+    print(json.dumps(asdict(found)))
+
+
+def _print_peaks(slug: str, index: int) -> None:
     with one_thread():
         calls = cases(slug)[index].setup()
-        if side in calls:
-            calls[side]()  # what is loaded and cached once is not counted
-        print(json.dumps(peak_bytes(calls[side]) if side in calls else None))
+        peaks: list[int | None] = []
+        for side in ("ours", "peer"):
+            if side in calls:
+                calls[side]()  # what is loaded and cached once is not counted
+            peaks.append(peak_bytes(calls[side]) if side in calls else None)
+    print(json.dumps(peaks))

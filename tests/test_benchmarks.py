@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.growth import Grown
-from benchmarks.harness import Case, Result, cases, compare, papers
+from benchmarks.harness import Case, Result, cases, compare, measure, papers
 from benchmarks.machine import Meter, peak_bytes
 from benchmarks.report import First, Run, duration, geometric_mean, page, put, size, write
 from benchmarks.spread import finish, units
@@ -174,7 +174,7 @@ def test_the_page_tells_all_of_a_run_and_is_made_of_its_numbers(tmp_path: Path) 
 
 def test_the_mean_is_of_those_that_do_the_same_work() -> None:
     random = np.random.default_rng(0)
-    ours_s, peer_s = np.exp(random.normal(size=(2, 41)) / 10)
+    ours_s, peer_s = np.exp(random.normal(size=(2, 41)) / 10) / 1000
     pair = [measured(toy(), list(ours_s), list(peer_s * by)) for by in (1.0, 4.0)]
     mean = geometric_mean([*pair, measured(toy(work="less"), [9.0], [1.0])])
     assert mean is not None
@@ -233,6 +233,16 @@ def test_what_was_measured_beside_other_work_is_repeated(monkeypatch: pytest.Mon
     ran = CliRunner().invoke(command.main)
     assert ran.output.count("once more") == 2
     assert "measured beside other work" not in ran.output
+
+
+def test_a_case_is_measured_in_processes_of_its_own() -> None:
+    found = measure("anyloss", 0, rounds=2)
+    assert (found.paper, found.name, len(found.peer_seconds)) == ("anyloss", cases("anyloss")[0].name, 2)
+    assert found.floor is not None
+    if Path("/proc/self/clear_refs").exists():
+        assert found.ours_peak is not None
+        assert found.peer_peak is not None
+        assert min(found.ours_peak, found.peer_peak) > 2**20  # a million logits have gradients
 
 
 def test_every_paper_with_parts_is_benchmarked() -> None:
