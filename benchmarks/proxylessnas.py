@@ -161,7 +161,7 @@ CASES = [
 
 def gated(candidates: int) -> Callable[[], Any]:
     op = MixedOp({f"c{k}": nn.Tanh() for k in range(candidates)})
-    x = torch.randn(64, 4096, requires_grad=True)
+    x = torch.randn(64, 2**16, requires_grad=True)
 
     def call() -> Any:
         with binary_paths(op):
