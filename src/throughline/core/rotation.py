@@ -49,7 +49,7 @@ def rotation_from_6d(x: Tensor) -> Tensor:
     a = _unit(torch.where((a == 0).all(-1, keepdim=True), axes[0], a))
     b = b / _size(b)
     parallel = torch.linalg.cross(a, b).square().sum(-1, keepdim=True) <= (8 * torch.finfo(b.dtype).eps) ** 2
-    aside = axes[a.detach().abs().argmin(-1)]  # the axis that is farthest from a
+    aside = axes.index_select(0, a.detach().abs().argmin(-1).flatten()).view(a.shape)  # the axis farthest from a
     z = torch.linalg.cross(a, torch.where(parallel, aside, b))
     z = z / _norm(z)
     z = _unit(z - (a * z).sum(-1, keepdim=True) * a)  # what rounding left of a when b is almost along it

@@ -150,7 +150,7 @@ PARTS = [
     Part(
         soft_rasterize,
         lambda g: (*vertices(g), normal(g, 4, 2)),
-        {"sigma": 0.02, "gamma": 0.1, "background": 0.5},
+        {"sigma": 0.02, "gamma": 0.1, "background": 0.5, "depth_range": (2.0, 6.0)},
         call=blended,
         batched=(0, 1),
         tolerance=(1e-3, 6e-2),

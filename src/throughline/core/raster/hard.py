@@ -256,8 +256,8 @@ class RasterizeGradient(torch.autograd.Function):
 def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> Tensor:
     """The face that every pixel shows, ``(B, H, W)``: the least of the keys (float32 depth, face) of all that cover it.
 
-    In double precision products of single numbers are exact, so that the edge functions of two faces along their common
-    edge are each other's negative: a pixel on it is inside of one of them at least.
+    Products and sums are rounded one by one, never fused: the edge functions of two faces along their common edge are
+    then each other's negative to the last bit, and a pixel on it is inside of one of them at least.
     """
     height, width = size
     images, count, _ = points.shape
@@ -280,9 +280,8 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
         edges = _edge_functions(table.index_select(1, numbers.index_select(1, chosen).flatten()).view(3, 3, -1))
         for group in rows(found, width, tile):
             a, b, c, scale = edges.index_select(1, group.box).split((3, 3, 3, 1))
-            line = torch.addcmul(c, b, group.y.double()).unsqueeze(1)
             x = group.x.double() + group.steps(edges)
-            e = torch.addcmul(line, a.unsqueeze(1), x)  # the same, but for its sign, from both sides of an edge
+            e = (a.unsqueeze(1) * x).add_((b * group.y.double()).add_(c).unsqueeze(1))
             depth = (e.sum(0) * scale).reciprocal_().float()
             hidden = (e.amin(0) < 0) | (depth < near)
             key = depth.view(torch.int32).long().bitwise_left_shift_(32).add_(face.index_select(0, group.box))
@@ -293,7 +292,8 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
 def _edge_functions(corners: Tensor) -> Tensor:
     """e = a x + b y + c of the three edges, not negative inside, and what their sum times is 1/z: ``(10, n)``."""
     p = corners.double()  # (coordinate, corner, n)
-    cross = torch.linalg.cross(p.roll(-1, 1), p.roll(-2, 1), dim=0)
+    one, other = p.roll(-1, 1), p.roll(-2, 1)
+    cross = one.roll(-1, 0) * other.roll(-2, 0) - one.roll(-2, 0) * other.roll(-1, 0)
     det = (p[:, 0] * cross[:, 0]).sum(0)
     cross.mul_(det.sign())
     cross[2].sub_((det == 0).double())  # seen from its edge: nothing is inside
