@@ -22,7 +22,9 @@ BEHIND = 1e-3  # ε: how near the background is, in units of the range of depths
 SPREAD = 0.1  # of the depths of a mesh, by which its range is widened on both sides
 CHANNELS = 16  # at a time
 LARGE = 1e30  # above all exponents
-FAINT = 40.0  # faces that are fainter than the brightest of their pixel by e⁻⁴⁰ are left out
+# faces that are fainter than the brightest of their pixel by e to this, times 1e-4, are below rounding: they are left out
+FAINT = {torch.float32: 26.0, torch.float64: 46.0}
+WORTHWHILE = 0.85  # a share of the rows of a tile: leaving out fewer than the rest costs more than it saves
 
 
 class SoftImage(NamedTuple):
@@ -50,8 +52,8 @@ def soft_rasterize(
 
     With D_f as in `soft_silhouette` and ẑ_f = (far - z_f)/(far - near) the depth of the face at the pixel,
     attributes = (Σ_f D_f exp(ẑ_f/γ) a_f + exp(ε/γ) background)/(Σ_f D_f exp(ẑ_f/γ) + exp(ε/γ)), ε = 1e-3. Barycentric
-    coordinates are clamped to the face, and perspective is right: 1/z and a/z are affine in the image. Faces that are
-    fainter than e⁻⁴⁰ beside another in their pixel count for nothing. As σ and γ go to 0 the result is that of
+    coordinates are clamped to the face, and perspective is right: 1/z and a/z are affine in the image. Faces whose
+    weight beside another's is below rounding are left out. As σ and γ go to 0 the result is that of
     `rasterize` and `interpolate`. Memory, and what has no second derivative, are as in `soft_silhouette`.
 
     Args:
@@ -172,23 +174,25 @@ class Mix(torch.autograd.Function):
         brightest = torch.full_like(total, -torch.inf)
         table, inverse = attributes.movedim(-1, 0).flatten(1), _inverse(screen)
         for drawn in triangles(screen, faces, options):
-            for group in drawn.rows(options, share=2):
-                found = distances(group, drawn.table)
-                point = surface(found, _corners(inverse, drawn.numbers.index_select(1, group.box)))
-                near = exponent(point.z, drawn.image.index_select(0, group.box), far, steepness)
+            depths = depth_table(drawn, inverse, far, steepness)
+            for group in drawn.rows(options):
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
+                point = surface(found, depth[:3])
+                near = exponent(point.z, depth)
                 reached = torch.minimum(near, found.signed + LARGE)  # -inf where the pair is dropped
                 pixels = group.pixels(drawn.first, width)
                 brightest.scatter_reduce_(0, pixels, reached.flatten(), "amax")
                 total.scatter_add_(0, pixels, F.softplus(found.signed, threshold=STEEP).flatten())
         for drawn in triangles(screen, faces, options):
-            for group in drawn.rows(options, share=2):
-                group, pixels, top = bright_rows(group, drawn, brightest, inverse, far, steepness, width)
+            depths = depth_table(drawn, inverse, far, steepness)
+            for group in drawn.rows(options):
+                group, pixels, top = bright_rows(group, drawn.first, depths, brightest, width)
                 if not len(group.x):
                     continue
-                found = distances(group, drawn.table)
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
                 numbers = drawn.numbers.index_select(1, group.box)
-                point = surface(found, _corners(inverse, numbers))
-                near = exponent(point.z, drawn.image.index_select(0, group.box), far, steepness)
+                point = surface(found, depth[:3])
+                near = exponent(point.z, depth)
                 weight = near.sub_(top).clamp_max_(0).exp_().mul_(found.signed.sigmoid())
                 bright.scatter_add_(0, pixels, weight.flatten())
                 deep.scatter_add_(0, pixels, (weight * point.z).flatten())
@@ -244,22 +248,19 @@ class MixGradient(torch.autograd.Function):
         by_attributes = screen.new_zeros(channels if learned else 0, images * count)
         table, inverse = attributes.movedim(-1, 0).flatten(1), _inverse(screen)
         for drawn in triangles(screen, faces, options):
-            for group in drawn.rows(options, share=2):
-                group, pixels, top = bright_rows(
-                    group, drawn, brightest, inverse, far, steepness, options.size[1], by_total
-                )
+            depths = depth_table(drawn, inverse, far, steepness)
+            for group in drawn.rows(options):
+                group, pixels, top = bright_rows(group, drawn.first, depths, brightest, options.size[1], by_total)
                 if not len(group.x):
                     continue
                 by_cover, by_weight, by_depth = (
                     x.index_select(0, pixels).view(top.shape) for x in (by_total, by_bright, by_deep)
                 )
-                found = distances(group, drawn.table)
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
                 numbers = drawn.numbers.index_select(1, group.box)
-                over = _corners(inverse, numbers)
-                inner, share, total, z = surface(found, over)
-                image = drawn.image.index_select(0, group.box)
+                inner, share, total, z = surface(found, depth[:3])
                 covered = found.signed.sigmoid()
-                weight = exponent(z, image, far, steepness).sub_(top).clamp_max_(0).exp_().mul_(covered)
+                weight = exponent(z, depth).sub_(top).clamp_max_(0).exp_().mul_(covered)
                 by_share = torch.zeros_like(share)
                 for some, values in _values(table, numbers):
                     by_value = by_values[some].index_select(1, pixels).view(-1, *top.shape)
@@ -271,11 +272,11 @@ class MixGradient(torch.autograd.Function):
                         by_attributes[some].index_add_(1, numbers.flatten(), by_corner.flatten(1))
                 value = (share * by_share).sum(0)
                 gain = (by_weight + by_depth * z + value) * weight  # W ∂/∂W
-                by_z = by_depth * weight - gain * steepness.index_select(0, image)
+                by_z = by_depth * weight - gain * depth[4]
                 # share = y / Σ y and z = Σ c / Σ y, with y = c / z_k of the corners
                 by_y = ((by_share - value) * weight - by_z * z).div_(total)
                 by_inverse.scatter_add_(0, numbers.flatten(), (inner * by_y).sum(1).flatten())
-                by_inner = by_y.mul_(over.unsqueeze(1)).add_(by_z / total)
+                by_inner = by_y.mul_(depth[:3].unsqueeze(1)).add_(by_z / total)
                 by_inner.mul_(torch.addcmul(inner, inner, inner, value=-1).sign_())  # where clamped, nothing
                 corners = pull(found, gain * (1 - covered) + by_cover * covered)
                 add_to_vertices(grad[:2], numbers, corners.sub_(_pull_inner(found, by_inner, group.steps(by_inner))))
@@ -296,33 +297,33 @@ class MixGradient(torch.autograd.Function):
         return folded(MixGradient, info, in_dims, args)
 
 
-def exponent(z: Tensor, image: Tensor, far: Tensor, steepness: Tensor) -> Tensor:
-    """ẑ/γ of depths ``(..., rows)`` in images ``(rows,)``."""
-    return (far.index_select(0, image) - z).mul_(steepness.index_select(0, image))
+def depth_table(drawn: Triangles, inverse: Tensor, far: Tensor, steepness: Tensor) -> Tensor:
+    """Of every face 1/z of its corners, far and 1/(γ range) of its image, and ẑ/γ of its nearest corner: ``(6, n)``."""
+    corners = inverse.index_select(0, drawn.numbers.flatten()).view(drawn.numbers.shape)
+    far, steepness = (x.index_select(0, drawn.image) for x in (far, steepness))
+    nearest = (far - corners.amax(0).reciprocal()) * steepness
+    return torch.cat([corners, torch.stack([far, steepness, nearest])])
+
+
+def exponent(z: Tensor, depth: Tensor) -> Tensor:
+    """ẑ/γ of depths ``(width, rows)`` of faces with these columns of `depth_table`."""
+    return (depth[3] - z).mul_(depth[4])
 
 
 def bright_rows(
-    group: Rows,
-    drawn: Triangles,
-    brightest: Tensor,
-    inverse: Tensor,
-    far: Tensor,
-    steepness: Tensor,
-    image_width: int,
-    also: Tensor | None = None,
+    group: Rows, first: Tensor, depths: Tensor, brightest: Tensor, image_width: int, also: Tensor | None = None
 ) -> tuple[Rows, Tensor, Tensor]:
-    """The rows that are not faint throughout, their pixels, and the largest exponents there, ``(width, rows)``.
+    """The rows without most of those that are faint throughout, their pixels, and the largest exponents there.
 
     A face is nowhere nearer than its nearest corner. A row is kept too where ``also`` is not zero in a pixel of it.
     """
-    pixels = group.pixels(drawn.first, image_width)
+    pixels = group.pixels(first, image_width)
     top = brightest.index_select(0, pixels).view(group.width, -1)
-    nearest = _corners(inverse, drawn.numbers.index_select(1, group.box)).amax(0).reciprocal()
-    bright = exponent(nearest, drawn.image.index_select(0, group.box), far, steepness) > top.amin(0) - FAINT
+    bright = depths[5].index_select(0, group.box) > top.amin(0) - FAINT[top.dtype]
     if also is not None:
         bright |= also.index_select(0, pixels).view(top.shape).abs().amax(0) != 0
     kept = bright.nonzero().squeeze(1)
-    if len(kept) == top.shape[1]:
+    if len(kept) > WORTHWHILE * top.shape[1]:
         return group, pixels, top
     return group.select(kept), pixels.view(top.shape).index_select(1, kept).flatten(), top.index_select(1, kept)
 
@@ -332,11 +333,6 @@ def _values(table: Tensor, numbers: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, len(table), CHANNELS):
         some = slice(start, start + CHANNELS)
         yield some, table[some].index_select(1, numbers.flatten()).view(-1, 3, 1, numbers.shape[1])
-
-
-def _corners(values: Tensor, numbers: Tensor) -> Tensor:
-    """Of vertices ``(B · V,)`` those of corners ``(3, rows)``."""
-    return values.index_select(0, numbers.flatten()).view(numbers.shape)
 
 
 def _inverse(screen: Tensor) -> Tensor:
