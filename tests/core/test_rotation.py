@@ -1,4 +1,4 @@
-"""Rotations against SciPy, the matrix exponential and Gram-Schmidt, and their derivatives where formulas divide by 0."""
+"""Rotations against SciPy, the matrix exponential and Gram-Schmidt, and derivatives where formulas divide by 0."""
 
 import math
 

@@ -230,7 +230,7 @@ def _centred(focal_length: float | Tensor, size: tuple[int, int], like: Tensor) 
     f = focal_length.to(like)
     zero, one = torch.zeros_like(f), torch.ones_like(f)
     x, y = (one * ((n - 1) / 2) for n in reversed(size))
-    return torch.stack([f, zero, x, zero, f, y, zero, zero, one], -1).unflatten(-1, (3, 3))
+    return torch.stack([f, zero, x, zero, f, y, zero, zero, one], -1).reshape(*f.shape, 3, 3)
 
 
 def _widened(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ BEHIND = 1e-3  # ε: how near the background is, in units of the range of depths
 SPREAD = 0.1  # of the depths of a mesh, by which its range is widened on both sides
 CHANNELS = 16  # at a time
 LARGE = 1e30  # above all exponents
-# faces that are fainter than the brightest of their pixel by e to this, times 1e-4, are below rounding: they are left out
+# e to this, times 1e-4, is below rounding: faces that are so much fainter than another in their pixel are left out
 FAINT = {torch.float32: 26.0, torch.float64: 46.0}
 WORTHWHILE = 0.85  # a share of the rows of a tile: leaving out fewer than the rest costs more than it saves
 

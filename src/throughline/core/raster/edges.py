@@ -101,7 +101,7 @@ def triangles(screen: Tensor, faces: Tensor, options: Options) -> Iterator[Trian
 def distances(group: Rows, table: Tensor) -> Distances:
     """From the pixels of a tile to their triangles."""
     edge = table.index_select(1, group.box)
-    u, v, x, y, half, _ = edge.split(3)
+    u, v, x, y, half = (edge[k : k + 3] for k in range(0, 15, 3))
     du, dv = group.x.to(u.dtype) - u, group.y.to(u.dtype) - v
     step = group.steps(edge)
     start = x * dv - y * du
@@ -112,7 +112,7 @@ def distances(group: Rows, table: Tensor) -> Distances:
     beyond.sub_(along)
     square = torch.addcmul(beyond * beyond, across, across)
     signed = torch.copysign(square.amin(0), across.amin(0))
-    F.threshold_(signed, -CUT, -torch.inf)
+    F.threshold(signed, -CUT, -torch.inf, inplace=True)
     return Distances(across, along, beyond, square, signed, start, edge)
 
 
@@ -151,7 +151,7 @@ def _nearest(square: Tensor, weight: Tensor) -> Tensor:
 
 
 def add_to_vertices(grad: Tensor, numbers: Tensor, values: Tensor) -> None:
-    """Add values of corners ``(K, 3, rows)`` to those of vertices ``(K, B · V)``, of which ``numbers`` are ``(3, rows)``."""
+    """Add values of corners ``(K, 3, rows)`` to ``(K, B · V)`` of vertices, at ``numbers`` of ``(3, rows)``."""
     for k in range(len(values)):
         grad[k].scatter_add_(0, numbers.flatten(), values[k].flatten())
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from throughline.core._derivatives import eager
 from throughline.core.camera import Camera
 from throughline.core.checks import check_floating, readable
-from throughline.core.raster.inputs import ONCE, check_faces, check_positive, folded, scene
+from throughline.core.raster.inputs import ONCE, check_faces, folded, scene
 from throughline.core.raster.rows import blocks, boxes, corner_numbers, number_and_image, rows, tile_size
 
 __all__ = ["Fragments", "interpolate", "rasterize", "visible_vertices"]
@@ -154,7 +154,7 @@ def visible_vertices(vertices: Tensor, faces: Tensor, camera: Camera, *, toleran
     )
     around = (lines.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(-2)  # (..., V, 4)
     around = around.expand(*depth.shape[:-2], *around.shape[-2:])
-    found = depth.flatten(-2).gather(-1, around.flatten(-2)).unflatten(-1, around.shape[-2:])
+    found = depth.flatten(-2).gather(-1, around.flatten(-2)).reshape(around.shape)
     return inside & (z <= found.amax(-1) + tolerance)
 
 
@@ -252,7 +252,7 @@ class RasterizeGradient(torch.autograd.Function):
 
 
 def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> Tensor:
-    """The face that every pixel shows, ``(B, H, W)``: the largest of the keys (float32 1/z, -face) of all that cover it.
+    """The face that every pixel shows, ``(B, H, W)``: of all that cover it the largest key (float32 1/z, -face).
 
     With q = (p_u - x z, p_v - y z) the corners as the pixel sees them, an edge function is the cross product of two q.
     Products and sums are rounded one by one, never fused: along a common edge those of two faces are then each other's
@@ -312,7 +312,7 @@ def _by_coordinate(points: Tensor) -> Tensor:
 
 def _seen(face: Tensor) -> tuple[Tensor, ...]:
     """The pixels that show a face, in parts that fit into the cache."""
-    return (face.flatten() >= 0).nonzero().squeeze(1).split(tile_size(PAIRS, face.device))
+    return torch.split((face.flatten() >= 0).nonzero().squeeze(1), tile_size(PAIRS, face.device))
 
 
 class Corners(NamedTuple):
@@ -347,4 +347,4 @@ class Corners(NamedTuple):
         _, x, y, u, v, z, cross, _ = self
         first = sum(g * (v[a] * z[b] - v[b] * z[a]) for g, (a, b) in zip(by, ENDS, strict=True))
         second = sum(g * (z[a] * u[b] - z[b] * u[a]) for g, (a, b) in zip(by, ENDS, strict=True))
-        return first, second, (by * cross).sum(0) - x * first - y * second  # type: ignore[return-value]
+        return first, second, (by * cross).sum(0) - x * first - y * second

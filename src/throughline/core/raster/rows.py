@@ -41,7 +41,7 @@ class Rows(NamedTuple):
         return torch.arange(self.width, dtype=like.dtype, device=like.device).unsqueeze(1)
 
     def pixels(self, first: Tensor, image_width: int) -> Tensor:
-        """Where the pairs lie in a flat list of images, ``(width · rows,)``; ``first`` is where a box's image starts."""
+        """Where the pairs are in all images, ``(width · rows,)``; ``first`` is where the image of each box starts."""
         start = first.index_select(0, self.box) + torch.add(self.x, self.y, alpha=image_width)
         return (start + self.steps(start)).flatten()
 
