@@ -8,8 +8,10 @@ from throughline.geometry.isosurface.checks import check_mesh, check_points
 __all__ = ["signed_distance"]
 
 PAIRS = 2**19  # of a point and a face, that are looked at together
-# a right-handed frame whose last axis, along which rays go, is parallel to nothing that people build or sample
-FRAME = torch.linalg.qr(torch.tensor([[3.0, 1.0, 2.0], [1.0, 5.0, -1.0], [2.0, -1.0, 4.0]], dtype=torch.float64)).Q
+# a turn by √14 about (1, 2, 3): rays along its last column are parallel to nothing that people build or sample
+FRAME = torch.linalg.matrix_exp(
+    torch.tensor([[0.0, -3.0, 2.0], [3.0, 0.0, -1.0], [-2.0, 1.0, 0.0]], dtype=torch.float64, device="cpu")
+)
 
 
 def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
@@ -42,33 +44,29 @@ def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     check_points("points", points)
     check_mesh(vertices, faces)
     wide = torch.promote_types(points.dtype, torch.float32)
-    p, corners = points.to(wide), vertices.to(wide)[faces]
+    p, v = points.to(wide), vertices.to(wide)
+    corners = v[faces]
     with torch.no_grad():
-        nearest = _nearest_face(p, corners)
+        nearest = _nearest_face(p, v[faces.unique()], corners)
         winding = _crossings(p, vertices, faces) if _closed(faces, len(vertices)) else _solid_angles(p, corners)
     distance = torch.linalg.vector_norm(p - _closest(p, corners[nearest]), dim=1)
     return torch.where(winding > 0.5, -distance, distance).to(points.dtype)
 
 
-def _nearest_face(points: Tensor, corners: Tensor) -> Tensor:
+def _nearest_face(points: Tensor, vertices: Tensor, corners: Tensor) -> Tensor:
     """The number of the nearest face for each point: exactly among those whose bounding sphere is near enough."""
     centres = corners.mean(1)
     radii = torch.linalg.vector_norm(corners - centres[:, None], dim=2).amax(1)
-    slack, flat = 1e-5 * radii.amax(), corners.flatten(0, 1).unique(dim=0)
-    found = []
-    for part in points.split(max(1, PAIRS // len(flat))):
-        bound = _distances(part, flat).amin(1)  # no further than the nearest corner
+    slack, found = 1e-5 * radii.amax(), []
+    for part in points.split(max(1, PAIRS // max(len(vertices), len(corners)))):
+        bound = _distances(part, vertices).amin(1)  # no further than the nearest corner
         near = _distances(part, centres) - radii <= (bound * (1 + 1e-5) + slack)[:, None]
         row, face = near.nonzero(as_tuple=True)
         squared = (part[row] - _closest(part[row], corners[face])).square().sum(1)
         least = squared.new_full((len(part),), torch.inf).scatter_reduce(0, row, squared, "amin")
         hit = squared == least[row]
         found.append(row.new_full((len(part),), len(corners)).scatter_reduce(0, row[hit], face[hit], "amin"))
-    return torch.cat(found) if found else faces_of_none(points)
-
-
-def faces_of_none(points: Tensor) -> Tensor:
-    return torch.empty(0, dtype=torch.int64, device=points.device)
+    return torch.cat(found)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
@@ -161,4 +159,4 @@ def _solid_angles(points: Tensor, corners: Tensor) -> Tensor:
         volume = (a * torch.linalg.cross(b, c)).sum(2)
         rest = la * lb * lc + (a * b).sum(2) * lc + (b * c).sum(2) * la + (c * a).sum(2) * lb
         found.append(torch.atan2(volume, rest).sum(1) / (2 * torch.pi))
-    return torch.cat(found) if found else points[:, 0]
+    return torch.cat(found)

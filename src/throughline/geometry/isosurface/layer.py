@@ -110,8 +110,7 @@ def extract_surface(
     values = grid.sample(field, chunk).view(3 * (resolution,))
     vertices, faces = marching_cubes(values, level, spacing=grid.spacing, origin=bounds[0])
     for _ in range(newton_steps):
-        moved = [_newton(field, part, level, grid.spacing) for part in vertices.split(chunk)]
-        vertices = torch.cat(moved) if moved else vertices
+        vertices = torch.cat([_newton(field, part, level, grid.spacing) for part in vertices.split(chunk)])
     return attach(field, vertices, level=level, slope=slope), faces
 
 
