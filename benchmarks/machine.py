@@ -1,5 +1,6 @@
 """What the numbers depend on: this machine's rates and versions, and who else was using it."""
 
+import gc
 import os
 import platform
 import re
@@ -79,6 +80,7 @@ def peak_bytes(call: Call) -> int | None:
     What an earlier call has left in place, a gradient for example, counts as resident.
     """
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    gc.collect()  # what others have left is not given back while the call runs
     try:
         before = _status_bytes(status, "VmRSS")
         reset.write_text("5")  # sets the high-water mark back to the present size

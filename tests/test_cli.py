@@ -23,6 +23,7 @@ from throughline.lab.engines import Engine
 from throughline.lab.runner import Event, Started
 from throughline.lab.store import Run, Unit
 from throughline.lab.unit import Finished, Progress
+from throughline.report import write_report
 from throughline.session import Ended, Request
 
 
@@ -242,6 +243,32 @@ def quick(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("throughline.session.execute", instead)
     return toy
+
+
+def test_a_finished_run_reads_no_data_and_keeps_its_page(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, drawn = [], []
+    monkeypatch.setattr("throughline.session._read", lambda *_: read.append(1))
+    monkeypatch.setattr("throughline.report.write_report", lambda *_: (drawn.append(1), write_report(*_))[1])
+
+    def work(*words: object) -> tuple[int, int, dict[str, Any]]:
+        read.clear()
+        drawn.clear()
+        (summary,) = json.loads(call("run", "groco", "--json", *words).stdout)
+        assert Path(summary["report"]).exists()
+        return len(read), len(drawn), summary
+
+    once = work("--seeds", 4)
+    assert once[:2] == (1, 1)
+    again = work("--seeds", 4, "--resume")
+    assert again[:2] == (0, 0)
+    assert again[2] == once[2]
+    page = Path(once[2]["report"])
+    page.unlink()
+    assert work("--seeds", 4, "--resume")[:2] == (0, 1)  # a page that is gone is drawn again
+    assert work("--seeds", 6, "--resume")[:2] == (1, 1)  # and what is wider is computed and drawn
+    assert work("--seeds", 6, "--resume")[:2] == (0, 0)
+    next((page.parent / "units").glob("*.json")).unlink()
+    assert work("--seeds", 6, "--resume")[0] == 1
 
 
 def test_arms_left_out_make_it_incomplete(quick: Path) -> None:
@@ -528,6 +555,7 @@ def test_a_stored_unit_is_compared_number_by_number(quick: Path) -> None:
     assert "spread: 1.0 ≠ 1.5 (stored)" in like(spread=1.5).output
     assert like(spread=1.5).exit_code == 1
     assert like(seconds=0.25).exit_code == 0  # a time is never twice the same
+    assert like(step_cost=0.25).exit_code == 0  # nor is a ratio of two
     assert like(lost=2.0).exit_code == 1
     (quick / "good.csv").write_text("a,b,label\n1,2,0\n2,3,1\n")
     changed = like()

@@ -19,13 +19,13 @@ from throughline.data import DataError, Source
 from throughline.data.source import KINDS
 from throughline.display import Display
 from throughline.errors import ThroughlineError
-from throughline.lab.claim import Claim
+from throughline.lab.claim import TIMES, Claim
 from throughline.lab.config import override
 from throughline.lab.engines import LOCAL, Engine, check_engine
 from throughline.lab.engines.local import Local
 from throughline.lab.extras import needed
 from throughline.lab.finding import find_claim
-from throughline.lab.results import Judgement, Results, judge, stored_config, summary
+from throughline.lab.results import Judgement, Results, judge, kept, stored_config, summary
 from throughline.lab.runner import command_line, cores, execute, open_run, plan
 from throughline.lab.sinks import find_sink, tensorboard
 from throughline.lab.store import LAST_SEED, Unit, read_json
@@ -126,7 +126,7 @@ def repeat(path: Path, request: Request, *, as_json: bool = False) -> Ended:
     if record is None:
         return ended
     same = {
-        name: name.endswith("seconds") or _equal(record["metrics"].get(name), value)  # times are never twice the same
+        name: name.endswith(TIMES) or _equal(record["metrics"].get(name), value)
         for name, value in stored["metrics"].items()
     }
     if not as_json:
@@ -183,14 +183,13 @@ def _work(
     *,
     quiet: bool = False,
 ) -> tuple[Ended, Results]:
-    from throughline.report import write_report  # here: Matplotlib would keep the answer to a typo waiting
-
     jobs = engine.room(config, manifest["threads"])
     sinks = {f"--sink {name}": find_sink(name) for name in request.sink_names}
     if request.tensorboard is not None:
         sinks["--tensorboard"] = tensorboard(request.tensorboard)
-    _read(claim, config)
-    run, resumed = open_run(request.out, manifest, resume=request.resume, warn=_say)
+    run, resumed = open_run(
+        request.out, manifest, resume=request.resume, warn=_say, prepare=lambda: _read(claim, config)
+    )
     if resumed:
         done = len(run.units) - len(run.unfinished())
         _say(f"resuming {run.folder}: {done} of {len(run.units)} units are done")
@@ -207,7 +206,11 @@ def _work(
         raise InterruptedRun(message) from None
     results = Results(claim, run, config)
     judgement = judge(results)
-    page = write_report(results, judgement)
+    page = run.folder / "report.html"
+    if not (page.exists() and kept(results, judgement)):
+        from throughline.report import write_report  # here: Matplotlib would keep whoever has a report waiting
+
+        write_report(results, judgement)
     run.seen(judgement.verdict)
     if not as_json and not quiet:
         _print(results, judgement, page)

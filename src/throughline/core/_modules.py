@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["call_with", "check_held", "plain_name", "shells", "unwrapped"]
+__all__ = ["call_with", "check_held", "places", "plain_name", "shells", "unwrapped"]
 
 
 def shells(module: nn.Module) -> Iterator[nn.Module]:
@@ -42,14 +42,24 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kw
     >>> call_with(nn.Sequential(layer), {"0.weight": Tensor([[1.0, 2.0]]), "0.bias": Tensor([3.0])}, Tensor([1.0, 1.0]))
     tensor([6.])
     """
-    places: dict[int, list[str]] = {}  # of each tensor, every module that holds it by one of its names
+    everywhere = places(module)
+    lent = {place: tensor for name, tensor in tensors.items() for place in everywhere[name]}
+    return functional_call(module, lent, args, kwargs, tie_weights=False)
+
+
+def places(module: nn.Module) -> dict[str, list[str]]:
+    """Under the first name of each parameter and buffer, all of its names: of every module that holds it.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> places(nn.Sequential(layer, layer))
+    {'0.weight': ['0.weight']}
+    """
+    found: dict[int, list[str]] = {}
     for path, part in module.named_modules():
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None:
-                places.setdefault(id(tensor), []).append(f"{path}.{name}" if path else name)
-    everywhere = {names[0]: names for names in places.values()}
-    lent = {place: tensor for name, tensor in tensors.items() for place in everywhere[name]}
-    return functional_call(module, lent, args, kwargs, tie_weights=False)
+                found.setdefault(id(tensor), []).append(f"{path}.{name}" if path else name)
+    return {names[0]: names for names in found.values()}
 
 
 def check_held(held: Sequence[Tensor], now: Iterable[Tensor], name: str) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from throughline.lab.results import Results
 
-__all__ = ["Arm", "Claim", "Log", "Quote", "require"]
+__all__ = ["TIMES", "Arm", "Claim", "Log", "Quote", "require"]
+
+TIMES = ("seconds", "_ms", "_latency", "_cost")  # how the names of metrics end that are never twice the same
 
 
 class Log(Protocol):
@@ -91,7 +93,8 @@ class Claim:
     def run(self, arm: str, config: Any, seed: int, log: Log) -> dict[str, float]:
         """One arm on one seed: every metric by name. The process is seeded with ``seed`` and deterministic.
 
-        A metric whose name ends in ``seconds`` is a time, and is not expected to be the same again.
+        A metric whose name ends in ``seconds`` is a time, one whose name ends in ``_cost`` a ratio of times: neither is
+        expected to be the same again.
         """
         raise TypeError(f"{type(self).__name__} must implement run")
 

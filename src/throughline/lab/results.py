@@ -16,9 +16,10 @@ from throughline.lab.finding import find_claim
 from throughline.lab.statistics import alpha
 from throughline.lab.store import Run, Unit, write_atomically
 
-__all__ = ["Judgement", "Results", "judge", "keep", "load_results", "stored_config", "summary"]
+__all__ = ["Judgement", "Results", "judge", "keep", "kept", "load_results", "stored_config", "summary"]
 
 JUDGED = ("held", "refuted", "not shown")
+SUMMARY = "summary.json"
 MEASURED = ("seconds", "peak_mb")  # what the lab measures of every unit, beside the claim's own metrics
 
 
@@ -187,8 +188,17 @@ def summary(results: Results, judgement: Judgement) -> dict[str, Any]:
 
 def keep(results: Results, judgement: Judgement) -> None:
     """Write the summary into the run's folder, for whoever has not the claim at hand."""
-    found = json.dumps(summary(results, judgement), indent=1) + "\n"
-    write_atomically(results.run.folder / "summary.json", found)
+    write_atomically(results.run.folder / SUMMARY, _text(results, judgement))
+
+
+def kept(results: Results, judgement: Judgement) -> bool:
+    """Whether the run's folder has this very summary already."""
+    path = results.run.folder / SUMMARY
+    return path.exists() and path.read_text() == _text(results, judgement)
+
+
+def _text(results: Results, judgement: Judgement) -> str:
+    return json.dumps(summary(results, judgement), indent=1) + "\n"
 
 
 def _duration(results: Results) -> float | None:

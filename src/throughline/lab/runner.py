@@ -65,31 +65,46 @@ def plan(
 
 
 def open_run(
-    root: Path, manifest: dict[str, Any], *, resume: bool | None = None, warn: Callable[[str], None] = lambda _: None
+    root: Path,
+    manifest: dict[str, Any],
+    *,
+    resume: bool | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> tuple[Run, bool]:
     """The folder to work in, and whether it is an earlier run that goes on.
 
     The newest run of the same key goes on if something of it is left (with ``resume=True`` in any case), and takes this
-    request in place of its own; with ``resume=False`` none does.
+    request in place of its own; with ``resume=False`` none does. Before anything is written ``prepare`` is called,
+    unless every unit is done already.
     """
-    if resume is not False:
-        for path in sorted((root / manifest["paper"]).glob("*/run.json"), key=lambda p: age(p.parent), reverse=True):
-            try:
-                run = Run(path.parent)
-                if run.manifest["key"] != manifest["key"] or _busy(run):
-                    continue
-                if not (resume or run.goes_on()):
-                    break
-                run.ask(manifest)
-                return run, True
-            except ThroughlineError as error:
-                warn(f"{error}; ignored")
-            except OSError as error:
-                warn(f"cannot go on in {path.parent}: {error.strerror}; ignored")
-        if resume:
-            what = f"no run of this exact configuration of {manifest['paper']} in {root}"
-            raise ThroughlineError(f"nothing to resume: {what}")
+    run = None if resume is False else _earlier(root, manifest, bool(resume), warn)
+    if run is None and resume:
+        what = f"no run of this exact configuration of {manifest['paper']} in {root}"
+        raise ThroughlineError(f"nothing to resume: {what}")
+    if run is None or run.unfinished(manifest):
+        prepare()
+    if run is not None:
+        try:
+            run.ask(manifest)
+            return run, True
+        except OSError as error:
+            warn(f"cannot go on in {run.folder}: {error.strerror}; ignored")
     return new_run(root, manifest), False
+
+
+def _earlier(root: Path, manifest: dict[str, Any], resume: bool, warn: Callable[[str], None]) -> Run | None:
+    for path in sorted((root / manifest["paper"]).glob("*/run.json"), key=lambda p: age(p.parent), reverse=True):
+        try:
+            run = Run(path.parent)
+            if run.manifest["key"] != manifest["key"] or _busy(run):
+                continue
+            return run if resume or run.goes_on() else None
+        except ThroughlineError as error:
+            warn(f"{error}; ignored")
+        except OSError as error:
+            warn(f"cannot go on in {path.parent}: {error.strerror}; ignored")
+    return None
 
 
 def execute(

@@ -166,14 +166,13 @@ class Run:
         os.replace(path, aside)
         return aside
 
-    def unfinished(self) -> tuple[Unit, ...]:
-        """The units without a stored result."""
-        return tuple(unit for unit in self.units if not self.file(unit, "json").exists())
+    def unfinished(self, request: Mapping[str, Any] | None = None) -> tuple[Unit, ...]:
+        """The units without a stored result, of what is asked for now or of another request."""
+        return tuple(unit for unit in _units(request or self.manifest) if not self.file(unit, "json").exists())
 
     def goes_on(self) -> bool:
         """Whether something is left of this or an earlier request, were it only the report."""
-        asked = [self.manifest, *self.manifest.get("earlier", [])]
-        left = any(not self.file(unit, "json").exists() for request in asked for unit in _units(request))
+        left = any(map(self.unfinished, [self.manifest, *self.manifest.get("earlier", [])]))
         return left or self.manifest["seeds"] not in [look["seeds"] for look in self.manifest.get("looks", [])]
 
     def ask(self, manifest: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ NOT_PARTS = {
     "throughline.search.spaces.NAS_BENCH_201_OPS": "names of operations",
     "throughline.search.spaces.cells_1d": BUILDER,
     "throughline.search.spaces.darts": BUILDER,
+    "throughline.search.spaces.mobile_space": BUILDER,
+    "throughline.search.spaces.mobile_space_1d": BUILDER,
     "throughline.search.spaces.nas_bench_201": BUILDER,
 }
 PARTS: list[Part] = []

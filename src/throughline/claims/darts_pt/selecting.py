@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from throughline.claims.darts_pt.config import Config
-from throughline.claims.shared.cells.searching import accuracy, darts_searcher, loss_of, run_search
+from throughline.claims.shared.cells.searching import accuracy, codes, darts_searcher, decide, loss_of, run_search
 from throughline.claims.shared.cells.setting import Batches, Decisions, Setting
 from throughline.lab import Log
 from throughline.search.darts import DartsSearcher, search
-from throughline.search.selection import magnitude_selection, perturbation_selection
+from throughline.search.selection import perturbation_selection
 from throughline.search.supernet import choices, nodes, weight_parameters
 
 __all__ = ["select"]
@@ -28,8 +28,7 @@ def select(arm: str, setting: Setting, config: Config, log: Log) -> tuple[Decisi
     run_search(searcher, batches, config, log, of=total, fixed=arm == "fixed_alpha")
     course = [accuracy(net, setting.valid)]
     if arm == "magnitude":
-        # the option "none" takes part where the space is that of NAS-Bench-201, and not where it is that of DARTS
-        decisions: Decisions = magnitude_selection(net, exclude=() if config.space == "cells" else ("none",))
+        decisions: Decisions = decide(net, config)
         for name, choice in choices(net).items():
             option = decisions[name]
             choice.drop() if option is None else choice.select(option)
@@ -120,12 +119,6 @@ def rounds_of(net: nn.Module, draw: torch.Generator) -> Rounds:
         orders = [[kind[i] for i in torch.randperm(len(kind), generator=draw)] for kind in kinds if kind]
         found += list(zip(*orders, strict=True)) if orders else []
     return found
-
-
-def codes(net: nn.Module, decisions: Decisions) -> Tensor:
-    """The place of each choice's option among its names, -1 for a cut edge."""
-    found = choices(net).items()
-    return torch.tensor([-1 if (o := decisions[n]) is None else choice.names.index(o) for n, choice in found])
 
 
 def padded(rows: list[list[float]]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from throughline.core.checks import check_floating, integer, readable
+from throughline.core.relaxation import straight_through
 from throughline.discrete.quantization.buckets import (
     check_range,
     extent,
@@ -132,11 +133,7 @@ def round_to_levels(
     if check:
         check_range(span)
     step = span / (levels - 1)
-    if rows.requires_grad and torch.is_grad_enabled():
-        x = _Uniform.apply(rows, low, step, levels, stochastic, generator)  # type: ignore[no-untyped-call]
-    else:
-        x = placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
-    return out_of_rows(x, weight)
+    return out_of_rows(straight_through(_rounded, rows, low, step, levels, stochastic, generator), weight)
 
 
 def round_to_points(weight: Tensor, points: Tensor, bucket_size: int | None, *, check: bool = False) -> Tensor:
@@ -150,27 +147,10 @@ def round_to_points(weight: Tensor, points: Tensor, bucket_size: int | None, *, 
     return out_of_rows(x, weight)
 
 
-class _Uniform(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        rows: Tensor,
-        low: Tensor,
-        step: Tensor,
-        levels: int,
-        stochastic: bool,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        return placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad, None, None, None, None, None
+def _rounded(
+    rows: Tensor, low: Tensor, step: Tensor, levels: int, stochastic: bool, generator: torch.Generator | None
+) -> Tensor:
+    return placed(nearest_level(rows, low, step, levels, stochastic, generator), low, step)
 
 
 class _Nonuniform(torch.autograd.Function):

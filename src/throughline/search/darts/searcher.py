@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from throughline.core._modules import call_with, shells
+from throughline.core._modules import call_with
 from throughline.core.bilevel import hypergradient
-from throughline.core.checks import check_tensor
+from throughline.search._steps import check_parts, give, parallel_shell, scalar
 from throughline.search.darts.loop import Batch
 from throughline.search.supernet import arch_parameters, batch_statistics, choices, discretise
 
@@ -84,17 +83,17 @@ class DartsSearcher:
         self.weight_optimizer, self.arch_optimizer = weight_optimizer, arch_optimizer
         self.unrolled, self.grad_clip = unrolled, grad_clip
         self.arch_params = list(arch_parameters(model) if arch_params is None else arch_params)
-        self._parallel = next((s for s in shells(model) if isinstance(s, DistributedDataParallel)), None)
+        self._parallel = parallel_shell(model)
         self._inner = model if self._parallel is None else self._parallel.module  # α has no buffers to exchange
         named = dict(self._inner.named_parameters())
-        _check_parts(named, self.arch_params, weight_optimizer, arch_optimizer)
+        check_parts(named, self.arch_params, weight_optimizer, arch_optimizer)
         arch = set(map(id, self.arch_params))
         self._arch = {name: p for name, p in named.items() if id(p) in arch}
         self._weights = {name: p for name, p in named.items() if id(p) not in arch}
 
     def weight_step(self, train_batch: Batch) -> dict[str, Tensor]:
         """One step of the weight optimizer on the training loss, its gradient clipped; α gets no gradient."""
-        value = _scalar(self.loss(self.model, train_batch))
+        value = scalar(self.loss(self.model, train_batch))
         self._update_weights(value)
         return {"train_loss": value.detach()}
 
@@ -110,10 +109,10 @@ class DartsSearcher:
             if self.unrolled:
                 value, slopes = self._look_ahead(learned, valid_batch, train_batch)
             else:
-                value = _scalar(self.loss(self._inner, valid_batch))
+                value = scalar(self.loss(self._inner, valid_batch))
                 slopes = _gradients(value, list(learned.values()), "the architecture parameters")
         self.arch_optimizer.zero_grad()
-        self._give(list(learned.values()), slopes)
+        give(list(learned.values()), slopes, self._parallel)
         self.arch_optimizer.step()
         return {"valid_loss": value.detach()}
 
@@ -145,20 +144,10 @@ class DartsSearcher:
         """One step of the weight optimizer down the gradient of ``value``, clipped."""
         weights = [p for p in self._weights.values() if p.requires_grad]
         slopes = _gradients(value, weights, "the weights")
-        self._give(weights, slopes)
+        give(weights, slopes, self._parallel)
         if self.grad_clip is not None:
             nn.utils.clip_grad_norm_(weights, self.grad_clip)
         self.weight_optimizer.step()
-
-    def _give(self, parameters: Sequence[nn.Parameter], slopes: Sequence[Tensor | None]) -> None:
-        """Put gradients where optimizers look for them; of several processes, their mean."""
-        for parameter, slope in zip(parameters, slopes, strict=True):
-            if slope is not None and self._parallel is not None:  # whose own hooks belong to `Tensor.backward`
-                group = self._parallel.process_group
-                slope = slope.contiguous()
-                distributed.all_reduce(slope, group=group)
-                slope /= distributed.get_world_size(group)
-            parameter.grad = slope
 
     def _undecided(self) -> dict[str, nn.Parameter]:
         """α by name, without those of choices that are decided."""
@@ -222,10 +211,10 @@ class _Criterion(nn.Module):
         return self.loss(self.model, batch)
 
     def at(self, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
-        return _scalar(call_with(self, {f"model.{name}": p for name, p in parameters.items()}, batch))
+        return scalar(call_with(self, {f"model.{name}": p for name, p in parameters.items()}, batch))
 
 
-def _gradients(value: Tensor, parameters: list[nn.Parameter], what: str) -> list[Tensor | None]:
+def _gradients(value: Tensor, parameters: Sequence[Tensor], what: str) -> list[Tensor | None]:
     """The gradient in each parameter, None for those that ``value`` does not depend on."""
     wanted = [p for p in parameters if p.requires_grad]
     found = torch.autograd.grad(value, wanted, allow_unused=True) if value.requires_grad and wanted else ()
@@ -233,39 +222,3 @@ def _gradients(value: Tensor, parameters: list[nn.Parameter], what: str) -> list
         raise ValueError(f"loss must depend on {what}, got a value that does not")
     slopes = iter(found)
     return [next(slopes) if p.requires_grad else None for p in parameters]
-
-
-def _scalar(value: Tensor) -> Tensor:
-    check_tensor("the result of loss", value)
-    if value.ndim:
-        raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")
-    return value
-
-
-def _check_parts(
-    named: dict[str, nn.Parameter], arch: list[nn.Parameter], weight_optimizer: Optimizer, arch_optimizer: Optimizer
-) -> None:
-    """Refuse architecture parameters that are not the model's, and optimizers that do not hold just their own."""
-    names = {id(p): name for name, p in named.items()}
-    if not arch:
-        raise ValueError("arch_params must hold at least one parameter, got none: the model has no choice")
-    for place, parameter in enumerate(arch):
-        if id(parameter) not in names:
-            raise ValueError(f"arch_params must be parameters of the model, and number {place} is not")
-    ours = set(map(id, arch))
-    for name, optimizer, own in (
-        ("weight_optimizer", weight_optimizer, {key for key in names if key not in ours}),
-        ("arch_optimizer", arch_optimizer, ours),
-    ):
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if foreign := sorted(names[key] for key in held & names.keys() - own):
-            raise ValueError(f"{name} must not hold {', '.join(foreign)}: each parameter has one optimizer")
-        lacking = sorted(names[key] for key in own - held if named[names[key]].requires_grad)
-        if lacking:
-            raise ValueError(
-                f"{name} must hold every parameter of its kind that requires a gradient, and lacks {_few(lacking)}"
-            )
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -16,7 +16,7 @@ from throughline.data import DataError, Source, mnist1d
 from throughline.errors import ThroughlineError
 from throughline.search.spaces import cells_1d, nas_bench_201
 
-__all__ = ["load", "mnist1d_rows", "space_of"]
+__all__ = ["load", "mnist1d_rows", "own_parts", "space_of"]
 
 OWN = {"test": 0.3, "validation": 0.35}  # shares of the user's rows; what is left trains
 SHORTEST = 4  # of a signal or a side of an image
@@ -25,7 +25,7 @@ SHORTEST = 4  # of a signal or a side of an image
 def load(config: CellConfig, seed: int) -> Setting:
     """The setting of a seed."""
     if config.data is not None:
-        parts, classes = _own(config.data, seed)
+        parts, classes = own_parts(config.data, seed)
     else:
         (x, y), test, classes = mnist1d_rows(config.samples)
         first, second = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).chunk(2)
@@ -52,7 +52,7 @@ def space_of(x: Tensor, classes: int, channels: int, layers: int) -> Callable[..
     return partial(nas_bench_201, channels, layers, classes, in_channels=x.shape[1])
 
 
-def _own(source: Source, seed: int) -> tuple[list[tuple[Tensor, Tensor]], int]:
+def own_parts(source: Source, seed: int) -> tuple[list[tuple[Tensor, Tensor]], int]:
     """The user's rows: training and validation half of the search, and a test part; standardised by the first."""
     x, labels, names = source.signals() if source.kind == "signals" else labelled_images(source, "")
     if min(x.shape[2:]) < SHORTEST:

@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from throughline.claims.shared.cells.config import CellConfig
-from throughline.claims.shared.cells.setting import Batches
+from throughline.claims.shared.cells.setting import Batches, Decisions
 from throughline.lab import Log
 from throughline.search.darts import DartsSearcher, Searcher, search
+from throughline.search.selection import magnitude_selection
 from throughline.search.supernet import arch_parameters, batch_statistics, choices, weight_parameters
 
-__all__ = ["accuracy", "darts_searcher", "loss_of", "optimizers", "run_search", "shares"]
+__all__ = ["accuracy", "codes", "darts_searcher", "decide", "loss_of", "optimizers", "run_search", "shares"]
 
 BETAS = (0.5, 0.999)
 LARGEST = 500  # rows of a batch whose statistics normalise it
@@ -82,3 +83,15 @@ def shares(net: nn.Module) -> Tensor:
     rows = [choice.probabilities().cpu() for choice in choices(net).values()]
     most = max(map(len, rows))
     return torch.stack([F.pad(row, (0, most - len(row)), value=float("nan")) for row in rows])
+
+
+def decide(net: nn.Module, config: CellConfig) -> Decisions:
+    """By magnitude; the option "none" takes part where the space is that of NAS-Bench-201, and not where it is that of
+    DARTS."""
+    return magnitude_selection(net, exclude=() if config.space == "cells" else ("none",))
+
+
+def codes(net: nn.Module, decisions: Decisions) -> Tensor:
+    """The place of each choice's option among its names, -1 for a cut edge."""
+    found = choices(net).items()
+    return torch.tensor([-1 if (o := decisions[n]) is None else choice.names.index(o) for n, choice in found])
