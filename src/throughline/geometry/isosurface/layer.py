@@ -126,7 +126,20 @@ def _value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
         if not f.requires_grad:
             raise ValueError("field must be differentiable in its points, got values without a graph")
         (gradient,) = torch.autograd.grad(f.sum(), x, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return f, gradient
+    return f if _ends_elsewhere(f, x) else f.detach(), gradient
+
+
+def _ends_elsewhere(f: Tensor, x: Tensor) -> bool:
+    """Whether the graph of ``f`` has other leaves than ``x``."""
+    ahead, seen = [f.grad_fn], {None}
+    while ahead:
+        node = ahead.pop()
+        if node not in seen:
+            seen.add(node)
+            if getattr(node, "variable", x) is not x:
+                return True
+            ahead += [following for following, _ in node.next_functions]
+    return False
 
 
 def _direction(gradient: Tensor, slope: str, min_slope: float) -> Tensor:
