@@ -90,7 +90,7 @@ def _wavefront(file: Path) -> Arrays:
             elif kind == "f":
                 corners = [int(value.partition("/")[0]) for value in values]  # position/texture/normal
                 corners = [c + len(points) if c < 0 else c - 1 for c in corners]
-                faces += [[corners[0], *pair] for pair in zip(corners[1:], corners[2:], strict=False)]
+                faces += [[corners[0], corners[i], corners[i + 1]] for i in range(1, max(2, len(corners) - 1))]
         except (ValueError, IndexError):
             raise DataError(f"{file}: line {number} is no position or face, {line.strip()[:60]!r}") from None
         if kind == "v" and len(points[-1]) < 3:
