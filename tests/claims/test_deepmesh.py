@@ -70,7 +70,10 @@ def test_units_measure_and_keep(arm: str) -> None:
 
 
 def test_every_arm_starts_from_the_same_prediction() -> None:
-    starts = [refined(arm, *start()[:2], start()[2], replace(SMOKE, steps=1, mesh_lr=1e-9, deepmesh_lr=1e-9)) for arm in CLAIM.arms]
+    starts = [
+        refined(arm, *start()[:2], start()[2], replace(SMOKE, steps=1, mesh_lr=1e-9, deepmesh_lr=1e-9))
+        for arm in CLAIM.arms
+    ]
     for made in starts[1:]:
         torch.testing.assert_close(made.vertices, starts[0].vertices, atol=1e-5, rtol=0)
         assert torch.equal(made.faces, starts[0].faces)
@@ -127,7 +130,9 @@ def test_offsets_are_held_together_by_their_laplacian() -> None:
     decoder, _, view = balls()
     rough = {}
     for weight in (0.0, 1e3):
-        made = refined("mesh", decoder, torch.tensor([0.4, 0.0]), view, replace(SMOKE, steps=20, smoothness=weight, mesh_lr=1e-2))
+        made = refined(
+            "mesh", decoder, torch.tensor([0.4, 0.0]), view, replace(SMOKE, steps=20, smoothness=weight, mesh_lr=1e-2)
+        )
         offsets = made.vertices - refined("raw", *start(), SMOKE).vertices
         a, b = made.faces.flatten(), made.faces.roll(-1, 1).flatten()
         rough[weight] = (offsets[a] - offsets[b]).square().sum(1).mean().item()

@@ -67,4 +67,3 @@ def fit_encoder(task: Task, codes: Tensor, config: Config, seed: int, log: Log, 
         schedule.step()
         log(config.fit_steps + step, of=of, code_error=loss)
     return encoder.eval().requires_grad_(False)
-

@@ -43,16 +43,23 @@ def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     """
     check_points("points", points)
     check_mesh(vertices, faces)
+    if not len(points):
+        return points[:, 0]
     wide = torch.promote_types(points.dtype, torch.float32)
     p, v, used = points.to(wide), vertices.to(wide), faces.unique()
-    unit = torch.exp2(torch.frexp(v[used].detach().abs().amax()).exponent.to(wide) - 1)  # a power of two rounds nothing
-    p, v = p / unit, v / unit  # so that the square of no area is too small or too large
+    unit = torch.maximum(_power_of_two(v[used]), 2.0**-60 * _power_of_two(p))
+    p, v = p / unit, v / unit  # so that no square of an area, or of a distance, is too small or too large
     corners = v[faces]
     with torch.no_grad():
         nearest = _nearest_face(p, v[used], corners)
         winding = _crossings(p, v, faces) if _closed(faces, len(vertices)) else _solid_angles(p, corners)
     distance = torch.linalg.vector_norm(p - _closest(p, corners[nearest]), dim=1)
     return (unit * torch.where(winding > 0.5, -distance, distance)).to(points.dtype)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """One near the largest |x|: to divide by it rounds nothing."""
+    return torch.exp2(torch.frexp(x.detach().abs().amax()).exponent.to(x.dtype) - 1)
 
 
 def _nearest_face(points: Tensor, vertices: Tensor, corners: Tensor) -> Tensor:
