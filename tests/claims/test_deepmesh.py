@@ -1,4 +1,4 @@
-"""The deepmesh claim: its shapes in closed form, what its arms share and where they differ, what is kept and refused."""
+"""The deepmesh claim: its shapes in closed form, what its arms share and where they differ, what is refused."""
 
 import math
 from dataclasses import replace

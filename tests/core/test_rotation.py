@@ -131,9 +131,7 @@ def test_the_distance_is_the_angle_between(size: float) -> None:
     first = Rotation.random(6, random_state=0)
     second = first * Rotation.from_rotvec(turns(size).numpy())
     a, b = (torch.from_numpy(r.as_matrix()) for r in (first, second))
-    torch.testing.assert_close(
-        geodesic_distance(a, b), torch.full((6,), size).double(), rtol=0, atol=1e-14 if size < 3 else 1e-13
-    )
+    torch.testing.assert_close(geodesic_distance(a, b), torch.full((6,), size).double(), rtol=0, atol=1e-14 if size < 3 else 1e-13)
     torch.testing.assert_close(geodesic_distance(a, b), geodesic_distance(b, a), rtol=0, atol=1e-14)
 
 
@@ -150,7 +148,5 @@ def test_leading_dimensions_of_a_distance_broadcast() -> None:
     table = geodesic_distance(R[:, None], R)
     assert table.shape == (4, 4)
     assert table.diagonal().abs().max() < 1e-15
-    with pytest.raises(
-        ValueError, match=r"R1 and R2 must broadcast with each other, got shapes \(4, 3, 3\) and \(3, 3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"R1 and R2 must broadcast with each other, got shapes \(4, 3, 3\) and \(3, 3, 3\)"):
         geodesic_distance(R, R[:3])

@@ -2,8 +2,9 @@
 A hole that closes
 ==================
 
-A network holds two shapes, a ring and a ball, as the zeros of one field. Points of the ball are all that is known; a loss on
-the mesh moves the code from the ring to the ball, and on the way the hole closes. No mesh of fixed topology can do that.
+A network holds two shapes, a ring and a ball, as the zeros of one field. Points of the ball are all that is known; a
+loss on the mesh moves the code from the ring to the ball, and on the way the hole closes. No mesh of fixed topology can
+do that.
 """
 
 import matplotlib.pyplot as plt
@@ -101,9 +102,9 @@ for place, i in zip(axes, shown, strict=True):
     place.set_title(f"step {step}\nEuler {euler}, loss {loss:.3f}", fontsize=9)
 
 # %%
-# What the loss asks of the field, vertex by vertex: ∂L/∂f = −∂L/∂v · ∇f / |∇f|². Where it is positive (blue) the loss falls
-# as f falls and the surface flows outward; where it is negative (red), inward. The code's gradient is the sum of this
-# inflow times ∂f/∂z, so the change that the network knows how to make is the one that is made.
+# What the loss asks of the field, vertex by vertex: ∂L/∂f = −∂L/∂v · ∇f / |∇f|². Where it is positive (blue) the loss
+# falls as f falls and the surface flows outward; where it is negative (red), inward. The code's gradient is the sum of
+# this inflow times ∂f/∂z, so the change that the network knows how to make is the one that is made.
 
 
 def inflow(vertices, push):

@@ -128,7 +128,7 @@ PARTS = [
         ),
         skips={
             **NO_TRANSFORMS,
-            "gradcheck": "vertices move along the normal in its gradient, and along edges of the grid when it is called",
+            "gradcheck": "vertices move along the normal in its gradient, and along edges of the grid from call to call",
             **dict.fromkeys(("empty", "foreign"), "weights are an argument of the field, which is the caller's own"),
         },
     ),

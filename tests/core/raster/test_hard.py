@@ -60,9 +60,7 @@ def test_faces_that_reach_behind_the_camera_are_drawn(near: float) -> None:
 
 def test_a_camera_with_skew_turned_and_moved() -> None:
     K = torch.tensor([[20.0, 3.0, 7.3], [0.0, 15.0, 4.1], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    camera = Camera(
-        K, so3_exp(torch.tensor([0.2, -0.3, 0.1]).double()), torch.tensor([0.1, 0.2, 0.5]).double(), (9, 13)
-    )
+    camera = Camera(K, so3_exp(torch.tensor([0.2, -0.3, 0.1]).double()), torch.tensor([0.1, 0.2, 0.5]).double(), (9, 13))
     check_cast(*soup(10, seed=5), camera)
 
 
@@ -309,12 +307,7 @@ def test_the_front_of_a_sphere_is_visible() -> None:
 def test_visibility_by_casting_a_ray_to_each_vertex() -> None:
     """Two walls, of which the near one hides a part of the far one."""
     far = torch.cartesian_prod(torch.linspace(-2, 2, 9), torch.linspace(-2, 2, 9)).double()
-    vertices = torch.cat(
-        [
-            torch.cat([far, torch.full((81, 1), 4.0)], 1),
-            torch.tensor([[-9.0, -9, 2], [0.3, -9, 2], [0.3, 9, 2], [-9, 9, 2]]),
-        ]
-    )
+    vertices = torch.cat([torch.cat([far, torch.full((81, 1), 4.0)], 1), torch.tensor([[-9.0, -9, 2], [0.3, -9, 2], [0.3, 9, 2], [-9, 9, 2]])])
     corner = torch.arange(81).view(9, 9)[:-1, :-1].flatten()
     faces = torch.cat(
         [
@@ -329,16 +322,12 @@ def test_visibility_by_casting_a_ray_to_each_vertex() -> None:
     edge = 0.3 / 2 * 48 + 31.5
     sure = (uv[:, 0] - edge).abs() > 1
     assert torch.equal(seen[sure], (uv[:, 0] > edge)[sure] & (uv <= 63.5).all(-1)[sure] & (uv >= -0.5).all(-1)[sure])
-    assert visible_vertices(vertices, faces, camera, tolerance=2.1)[:81][
-        (uv.abs() < 63).all(-1) & (uv > 0).all(-1)
-    ].all()
+    assert visible_vertices(vertices, faces, camera, tolerance=2.1)[:81][(uv.abs() < 63).all(-1) & (uv > 0).all(-1)].all()
 
 
 def test_only_what_is_in_the_image_and_in_front_is_visible() -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
-    points = torch.tensor(
-        [[-0.5, 0.0], [-0.51, 0.0], [3.5, 1.5], [3.51, 0.0], [0.0, 1.51], [0.0, -0.51], [2.0, -0.5]]
-    ).double()
+    points = torch.tensor([[-0.5, 0.0], [-0.51, 0.0], [3.5, 1.5], [3.51, 0.0], [0.0, 1.51], [0.0, -0.51], [2.0, -0.5]]).double()
     for z, seen in ((1.0, [1, 0, 1, 0, 0, 0, 1]), (5e-4, [0] * 7), (-1.0, [0] * 7)):
         vertices = torch.cat([points * z, torch.full((7, 1), z).double()], 1)
         assert visible_vertices(vertices, none, plain(2, 4)).tolist() == [bool(s) for s in seen]
@@ -350,7 +339,5 @@ def test_each_image_of_a_batch_has_its_own_visible_vertices() -> None:
     cameras = look_at(eyes, focal_length=40.0, image_size=(40, 40))
     both = visible_vertices(vertices, faces, cameras)
     for eye, seen in zip(eyes, both, strict=True):
-        assert torch.equal(
-            seen, visible_vertices(vertices, faces, look_at(eye, focal_length=40.0, image_size=(40, 40)))
-        )
+        assert torch.equal(seen, visible_vertices(vertices, faces, look_at(eye, focal_length=40.0, image_size=(40, 40))))
     assert not torch.equal(both[0], both[1])

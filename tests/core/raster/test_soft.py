@@ -41,9 +41,7 @@ def dense(
     drawn = (depth[faces] >= near).all(1) & (area.abs() * shorter**2 / 8 >= 1e-10)
     a, b, c, z = a[drawn], b[drawn], c[drawn], depth[faces][drawn]
     square = torch.stack([_segment(pixel, *ends) for ends in ((a, b), (b, c), (c, a))]).amin(0)  # (P, F)
-    weights = torch.stack(
-        [_cross(b - pixel, c - pixel), _cross(c - pixel, a - pixel), _cross(a - pixel, b - pixel)], -1
-    )
+    weights = torch.stack([_cross(b - pixel, c - pixel), _cross(c - pixel, a - pixel), _cross(a - pixel, b - pixel)], -1)
     weights = weights / area[drawn].unsqueeze(-1)
     x = torch.where((weights >= 0).all(-1), square, -square) / sigma
     kept = x > -CUT
@@ -262,11 +260,7 @@ def test_flat_faces_and_faces_that_are_too_near_are_skipped() -> None:
 
 def test_nothing_to_draw_is_the_background() -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
-    for vertices, faces in (
-        (random(4, 3), none),
-        (random(0, 3), none),
-        (-random(3, 3).abs(), torch.tensor([[0, 1, 2]])),
-    ):
+    for vertices, faces in ((random(4, 3), none), (random(0, 3), none), (-random(3, 3).abs(), torch.tensor([[0, 1, 2]]))):
         vertices = vertices.requires_grad_()
         found = soft_rasterize(vertices, faces, plain(3, 4), torch.ones(len(vertices), 2), background=torch.arange(2.0))
         assert not found.silhouette.any()
@@ -355,9 +349,7 @@ def test_the_inside_of_a_shape_neither_underflows_nor_pulls() -> None:
     assert (found == 1).sum() > 200
     (grad,) = torch.autograd.grad(found[found == 1].sum(), vertices)
     assert grad.isfinite().all()
-    assert (
-        torch.autograd.grad(soft_silhouette(vertices, faces, outside(40), sigma=1e-6)[20, 20], vertices)[0].eq(0).all()
-    )
+    assert torch.autograd.grad(soft_silhouette(vertices, faces, outside(40), sigma=1e-6)[20, 20], vertices)[0].eq(0).all()
 
 
 def test_single_precision_is_close_to_double() -> None:

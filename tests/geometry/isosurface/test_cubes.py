@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import generate_binary_structure, label
-from skimage.measure import marching_cubes as of_skimage
 from tests.geometry.isosurface.shapes import (
-    ball,
     area,
+    ball,
     euler_number,
     grid,
     is_closed,
@@ -127,6 +126,8 @@ def test_is_open_where_it_leaves_the_grid() -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_agrees_with_scikit_image_on_smooth_fields(name: str) -> None:
+    from skimage.measure import marching_cubes as of_skimage
+
     values = FIELDS[name][0](grid(N)).float() + 1e-4
     ours = marching_cubes(values, 0.05, spacing=STEP)
     theirs = of_skimage(values.numpy(), 0.05, spacing=(STEP,) * 3)[:2]
@@ -137,6 +138,8 @@ def test_agrees_with_scikit_image_on_smooth_fields(name: str) -> None:
 
 
 def test_agrees_with_scikit_image_on_the_vertices_of_noise() -> None:
+    from skimage.measure import marching_cubes as of_skimage
+
     values = noise(0, 9, 8, 7).float()
     theirs = of_skimage(values.numpy(), 0.0, method="lorensen", allow_degenerate=True)[0]
     np.testing.assert_allclose(in_order(marching_cubes(values)[0]), in_order(np.unique(theirs, axis=0)), atol=1e-5)

@@ -1,4 +1,4 @@
-"""The mesh layer against closed forms and the implicit equation itself; what it evaluates, where, and with what memory."""
+"""The mesh layer against closed forms and the implicit equation itself; what it evaluates, and where."""
 
 import math
 from collections.abc import Callable
@@ -232,17 +232,15 @@ def test_is_marching_cubes_on_the_grid() -> None:
 def test_topology_may_change_on_the_way() -> None:
     """Two balls whose distance is learned until they are one: the mesh's pieces follow."""
     apart = number(0.5)
+
+    def pair(x: Tensor) -> Tensor:
+        ends = (x - apart * x.new_tensor([s, 0.0, 0.0]) for s in (1.0, -1.0))
+        return torch.minimum(*(torch.linalg.vector_norm(end, dim=1) for end in ends)) - 0.3
+
     optimizer = torch.optim.Adam([apart], 0.05)
     counts = []
     for _ in range(12):
-        field = lambda x: (
-            torch.minimum(  # noqa: E731
-                torch.linalg.vector_norm(x - apart * x.new_tensor([1.0, 0, 0]), dim=1),
-                torch.linalg.vector_norm(x + apart * x.new_tensor([1.0, 0, 0]), dim=1),
-            )
-            - 0.3
-        )
-        v, faces = extract_surface(field, resolution=24)
+        v, faces = extract_surface(pair, resolution=24)
         counts.append(len(v) - len(faces) // 2)  # 2 for each ball
         optimizer.zero_grad()
         v[:, 0].square().mean().backward()

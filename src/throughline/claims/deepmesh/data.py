@@ -100,7 +100,7 @@ def relatives(meshes: list[Mesh], count: int, seed: int) -> list[Shape]:
 
 
 def deformed(vertices: Tensor, twist: Tensor, scale: Tensor) -> Tensor:
-    """Centred, scaled to a longest side of 1.3, twisted about y by the angle twist · y, and stretched along the axes."""
+    """Centred, scaled to a longest side of 1.3, twisted about y by twist · y, and stretched along the axes."""
     low, high = vertices.aminmax(dim=0)
     x, y, z = (SIDE * (vertices - (low + high) / 2) / (high - low).amax()).unbind(1)
     angle = twist * y

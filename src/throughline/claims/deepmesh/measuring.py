@@ -71,7 +71,10 @@ def keep(found: list[Refined], task: Task, log: Log) -> None:
         silhouettes=torch.stack([task.views[i].mask for i in shown]),
         truth=torch.stack([pictures(task.test[i], cameras[i]) for i in shown]),
         pictures=torch.stack(
-            [pictures(Shape("", made.vertices, made.faces), cameras[i]) for i, made in zip(shown, found)]
+            [
+                pictures(Shape("", made.vertices, made.faces), cameras[i])
+                for i, made in zip(shown, found[: len(shown)], strict=True)
+            ]
         ),
     )
     if found[0].strip and all(made.inflow is not None for made in found[: len(shown)]):

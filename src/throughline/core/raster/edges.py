@@ -126,9 +126,7 @@ def pull(found: Distances, weight: Tensor) -> Tensor:
     x, y, half = edge[6:9], edge[9:12], edge[12:15]
     twist = weight * (along / half.unsqueeze(1))  # weight (2 t - 1)
     straight, twisted = ([(w * v).sum(1) for v in (across, beyond)] for w in (weight, twist))
-    (h, s), (h_end, s_end) = (
-        [one + sign * other for one, other in zip(straight, twisted, strict=True)] for sign in (-1, 1)
-    )
+    (h, s), (h_end, s_end) = ([one + sign * other for one, other in zip(straight, twisted, strict=True)] for sign in (-1, 1))
     # p - q is h times the normal (-y, x) and s times the direction (x, y)
     start = torch.stack([y * h - x * s, -x * h - y * s])
     end = torch.stack([y * h_end - x * s_end, -x * h_end - y * s_end])

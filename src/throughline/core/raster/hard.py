@@ -65,7 +65,9 @@ def rasterize(vertices: Tensor, faces: Tensor, camera: Camera, *, near: float = 
     )
 
 
-def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor, *, background: float | Tensor = 0.0) -> Tensor:
+def interpolate(
+    fragments: Fragments, faces: Tensor, attributes: Tensor, *, background: float | Tensor = 0.0
+) -> Tensor:
     """Values at vertices carried to pixels by the barycentric coordinates of `rasterize`: perspective is right.
 
     Differentiable in the attributes, in the background and, through the fragments, in vertices and camera.
@@ -184,7 +186,9 @@ class Rasterize(torch.autograd.Function):
     """Face, barycentric coordinates and depth, ``(B, H, W)``, of homogeneous pixels ``(B, V, 3)``."""
 
     @staticmethod
-    def forward(points: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        points: Tensor, faces: Tensor, size: tuple[int, int], near: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         face = nearest_faces(points, faces, size, near)
         barycentric = points.new_zeros(*face.shape, 3)
         depth = points.new_full(face.shape, torch.inf)

@@ -160,7 +160,7 @@ def _parts(counts: Tensor, size: int) -> list[Tensor]:
 
 
 def _solid_angles(points: Tensor, corners: Tensor) -> Tensor:
-    """The winding number of any mesh: solid angles of all faces over 4π, by the formula of van Oosterom and Strackee."""
+    """The winding number of any mesh: solid angles of all faces over 4π, by van Oosterom's and Strackee's formula."""
     found = []
     for part in points.split(max(1, PAIRS // 4 // len(corners))):
         a, b, c = (corners[None] - part[:, None, None]).unbind(2)  # (n, F, 3)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from throughline.core.checks import check_tensor, readable
+from throughline.core.checks import readable
 from throughline.geometry.isosurface.checks import check_points, check_positive, count
 from throughline.geometry.isosurface.cubes import marching_cubes
 from throughline.geometry.isosurface.grid import Field, Grid, Slope, check_extraction, check_slope, evaluated

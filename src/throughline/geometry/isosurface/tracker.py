@@ -1,4 +1,4 @@
-"""Extraction again and again: between two steps of an optimisation a surface moves little, and a band around it will do."""
+"""Extraction again and again: between two steps of an optimisation a surface moves little, a band around it will do."""
 
 import torch
 from torch import Tensor
