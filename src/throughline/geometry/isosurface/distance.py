@@ -46,7 +46,7 @@ def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     if not len(points):
         return points[:, 0]
     wide = torch.promote_types(points.dtype, torch.float32)
-    p, v, used = points.to(wide), vertices.to(wide), faces.unique()
+    p, v, used = points.to(wide), vertices.to(wide), torch.unique(faces)
     unit = torch.maximum(_power_of_two(v[used]), 2.0**-60 * _power_of_two(p))
     p, v = p / unit, v / unit  # so that no square of an area, or of a distance, is too small or too large
     corners = v[faces]
@@ -67,7 +67,7 @@ def _nearest_face(points: Tensor, vertices: Tensor, corners: Tensor) -> Tensor:
     centres = corners.mean(1)
     radii = torch.linalg.vector_norm(corners - centres[:, None], dim=2).amax(1)
     slack, found = 1e-5 * radii.amax(), []
-    for part in points.split(max(1, PAIRS // max(len(vertices), len(corners)))):
+    for part in torch.split(points, max(1, PAIRS // max(len(vertices), len(corners)))):
         bound = _distances(part, vertices).amin(1)  # no further than the nearest corner
         near = _distances(part, centres) - radii <= (bound * (1 + 1e-5) + slack)[:, None]
         row, face = near.nonzero(as_tuple=True)
@@ -105,7 +105,7 @@ def _nonzero(x: Tensor) -> Tensor:
 def _closed(faces: Tensor, vertices: int) -> bool:
     """Whether each edge is passed as often in one direction as in the other."""
     a, b = faces.flatten(), faces.roll(-1, 1).flatten()
-    place = (torch.minimum(a, b) * vertices + torch.maximum(a, b)).unique(return_inverse=True)[1]
+    place = torch.unique(torch.minimum(a, b) * vertices + torch.maximum(a, b), return_inverse=True)[1]
     passed = torch.zeros(len(a), dtype=torch.int64, device=a.device).index_add(0, place, (a < b).long() * 2 - 1)
     return not bool(passed.any())
 
@@ -155,14 +155,14 @@ def _left_of_sides(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
 def _parts(counts: Tensor, size: int) -> list[Tensor]:
     """Numbers of consecutive entries, in parts that sum to about ``size`` each."""
     part = counts.cumsum(0) // size
-    sizes: list[int] = part.unique_consecutive(return_counts=True)[1].tolist()
-    return list(torch.arange(len(counts), device=counts.device).split(sizes))
+    sizes: list[int] = torch.unique_consecutive(part, return_counts=True)[1].tolist()
+    return list(torch.split(torch.arange(len(counts), device=counts.device), sizes))
 
 
 def _solid_angles(points: Tensor, corners: Tensor) -> Tensor:
     """The winding number of any mesh: solid angles of all faces over 4π, by van Oosterom's and Strackee's formula."""
     found = []
-    for part in points.split(max(1, PAIRS // 4 // len(corners))):
+    for part in torch.split(points, max(1, PAIRS // 4 // len(corners))):
         a, b, c = (corners[None] - part[:, None, None]).unbind(2)  # (n, F, 3)
         la, lb, lc = (torch.linalg.vector_norm(x, dim=2) for x in (a, b, c))
         volume = (a * torch.linalg.cross(b, c)).sum(2)
