@@ -128,7 +128,7 @@ PARTS = [
         ),
         skips={
             **NO_TRANSFORMS,
-            "gradcheck": "vertices move along the normal in its gradient, and along edges of the grid from call to call",
+            "gradcheck": "in its gradient vertices move along their normals, from call to call along edges of the grid",
             **dict.fromkeys(("empty", "foreign"), "weights are an argument of the field, which is the caller's own"),
         },
     ),
