@@ -22,7 +22,7 @@ from throughline.geometry.isosurface import (
 )
 
 # %%
-# Two fields in closed form, and a decoder that learns both of them: one number tells which.
+# Two fields in closed form, and a decoder that learns both of them near their surfaces: one number tells which.
 
 
 def ring(x):
@@ -34,13 +34,13 @@ def ball(x):
 
 
 torch.manual_seed(0)
-decoder = DeepSDF(1, (64, 64, 64), skip=(2,))
-optimizer = torch.optim.Adam(decoder.parameters(), 3e-3)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, 400)
+decoder = DeepSDF(1, (64, 64, 64), skip=(2,), fourier_degree=1)
+optimizer = torch.optim.Adam(decoder.parameters(), 5e-3)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, 400)
 for _ in range(400):
-    x = 2 * torch.rand(1024, 3) - 1
+    x = 0.85 * (2 * torch.rand(1024, 3) - 1)
     loss = sum(
-        (decoder(x, torch.tensor([code])) - shape(x)).clamp(-0.3, 0.3).abs().mean()
+        (decoder(x, torch.tensor([code])).clamp(-0.2, 0.2) - shape(x).clamp(-0.2, 0.2)).abs().mean()
         for code, shape in ((-1.0, ring), (1.0, ball))
     )
     optimizer.zero_grad()
@@ -85,8 +85,8 @@ def draw(axes, vertices, faces, colors=None):
     if colors is not None:
         base = cm.RdBu(0.5 + 0.5 * colors[faces].mean(1).numpy())[:, :3]
     axes.add_collection3d(Poly3DCollection(corners, facecolors=np.clip(base * light[:, None], 0, 1)))
-    axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.45, 0.45))
-    axes.set_box_aspect((1.1, 1.1, 0.9), zoom=1.4)
+    axes.set(xlim=(-0.7, 0.7), ylim=(-0.7, 0.7), zlim=(-0.55, 0.55))
+    axes.set_box_aspect((1.4, 1.4, 1.1), zoom=1.4)
     axes.view_init(35, -70)
     axes.set_axis_off()
 
