@@ -1,11 +1,12 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, ratings, images, points, signals, simulations and videos.
+them, and the user's own tables, ratings, images, people, points, signals, simulations and videos.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
+from throughline.data.people import Person, read_people
 from throughline.data.ratings import Ratings, read_ratings
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
@@ -35,6 +36,7 @@ __all__ = [
     "Images",
     "LabelledVideo",
     "Omniglot",
+    "Person",
     "PlanarBatch",
     "Ratings",
     "Row",
@@ -62,6 +64,7 @@ __all__ = [
     "mnist1d",
     "omniglot",
     "read_image",
+    "read_people",
     "read_planar",
     "read_ratings",
     "read_signals",
