@@ -12,13 +12,14 @@ from torch import Tensor
 from throughline.claims.dsr.config import Config
 from throughline.core.camera import Camera
 from throughline.data import DataError, Person, Source
-from throughline.geometry.body import BodyModel, load_smpl, open_body, semantic_prior
+from throughline.geometry.body import BodyModel, open_body, semantic_prior
 from throughline.geometry.people import random_outfits, synthetic_people
 
-__all__ = ["Crops", "People", "Setting", "Truth", "load", "own"]
+__all__ = ["Crops", "People", "Setting", "Truth", "intrinsics", "load", "own", "torso"]
 
 WIDER = (1, 5, 6, 7, 8)  # numbers of shape: girth, belly, hips, thighs, arms
 TIGHT = (0.001, 0.005)  # metres of cloth in the lab
+TORSO = (0, 3, 6, 9, 13, 14)  # joints
 TEST = 0.2  # of the user's people
 PRIOR = 999  # seed of the outfits that the prior counts, and of nobody's clothes
 
@@ -82,8 +83,7 @@ def load(config: Config, seed: int) -> Setting:
 def own(source: Source, config: Config, body: BodyModel) -> tuple[Crops, Crops]:
     """The user's people, to train and to test on; who is which follows from the names."""
     people = source.people()
-    test = [person for person in people if int(hashlib.sha256(person.name.encode()).hexdigest(), 16) % 100 < 100 * TEST]
-    train = [person for person in people if person not in test]
+    train, test = ([person for person in people if _held_out(person.name) == held] for held in (False, True))
     if not train or not test:
         raise DataError(
             f"{source.path}: {len(people)} people fall into {len(train)} to train and {len(test)} to test on by their "
@@ -92,13 +92,17 @@ def own(source: Source, config: Config, body: BodyModel) -> tuple[Crops, Crops]:
     return _read(train, config, body), _read(test, config, body)
 
 
+def _held_out(name: str) -> bool:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) < TEST * 2**32
+
+
 def _seeded(part: int, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(1_000 * seed + part)
 
 
 def _generated(body: BodyModel, config: Config, n: int, draw: torch.Generator, *, tight: bool = False) -> Crops:
     size = config.size
-    K = torch.tensor([[config.focal, 0, (size - 1) / 2], [0, config.focal, (size - 1) / 2], [0, 0, 1]])
+    K = intrinsics(config)
     mean = torch.zeros(10)
     mean[list(WIDER)] = 0.0 if tight else config.gap
     betas = mean + (config.lab_spread if tight else config.street_spread) * torch.randn(n, 10, generator=draw)
@@ -115,34 +119,44 @@ def _generated(body: BodyModel, config: Config, n: int, draw: torch.Generator, *
     )
 
 
+def intrinsics(config: Config) -> Tensor:
+    """The camera of a picture whose own is not known."""
+    center = (config.size - 1) / 2
+    return torch.tensor([[config.focal, 0, center], [0, config.focal, center], [0, 0, 1]])
+
+
 def torso(body: BodyModel) -> Tensor:
-    """Numbers of the vertices by which girth is told: those of pelvis, spine and collars."""
-    return torch.isin(body.weights.argmax(1), torch.tensor([0, 3, 6, 9, 13, 14], device=body.weights.device)).nonzero()[:, 0]
+    """Numbers of the vertices by which girth is told: those that go with pelvis, spine and collars."""
+    owner = body.weights.argmax(1)
+    return torch.isin(owner, torch.tensor(TORSO, device=owner.device)).nonzero()[:, 0]
 
 
 def _read(people: Sequence[Person], config: Config, body: BodyModel) -> Crops:
-    """Their pictures, averaged to the claim's size."""
-    read = [_resized(person, config.size) for person in people]
+    """Their pictures, averaged to the claim's size, and their bodies where all are known."""
+    read = [_resized(person, config) for person in people]
     images, parsing, keypoints, K = (torch.stack(part) for part in zip(*read, strict=True))
-    default = torch.tensor([[config.focal, 0, (config.size - 1) / 2], [0, config.focal, (config.size - 1) / 2], [0, 0, 1]])
-    K = torch.where((K == 0).all((1, 2), keepdim=True), default, K)
-    n, truth = len(people), None
-    known = [person.joints is not None for person in people]
-    if all(known):
-        vertices = [person.vertices for person in people]
-        for person in people:
-            if person.vertices is not None and len(person.vertices) != len(body.template):
-                raise DataError(
-                    f"{person.image}: its body has {len(person.vertices):,} vertices, and that of the claim "
-                    f"{len(body.template):,}; --set voxel=… for another open body, or leave vertices out"
-                )
-        whole = np.stack(vertices) if all(v is not None for v in vertices) else np.zeros((n, 0, 3))  # type: ignore[arg-type]
-        joints = np.stack([person.joints for person in people])  # type: ignore[arg-type]
-        truth = Truth(torch.zeros(n, 0), torch.zeros(n, 0), torch.from_numpy(joints).float(), torch.from_numpy(whole).float())
+    n, nobody = len(people), torch.zeros(len(people), 0)
+    joints = [person.joints for person in people if person.joints is not None]
+    vertices = [_vertices(person, body) for person in people if person.vertices is not None]
+    truth = None
+    if len(joints) == n:
+        bodies = np.stack(vertices) if len(vertices) == n else np.zeros((n, 0, 3))
+        truth = Truth(nobody, nobody, *(torch.from_numpy(np.asarray(a)).float() for a in (np.stack(joints), bodies)))
     return Crops(images, parsing, keypoints, K, torch.zeros(n), truth)
 
 
-def _resized(person: Person, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _vertices(person: Person, body: BodyModel) -> np.ndarray:
+    assert person.vertices is not None
+    if len(person.vertices) != len(body.template):
+        raise DataError(
+            f"{person.image}: its body has {len(person.vertices):,} vertices, and that of the claim "
+            f"{len(body.template):,}; --set voxel=… for another one, or leave vertices out"
+        )
+    return person.vertices
+
+
+def _resized(person: Person, config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    size = config.size
     with Image.open(person.image) as file:
         side = file.width
         image = np.array(file.convert("RGB").resize((size, size), Image.Resampling.BOX))
@@ -151,7 +165,7 @@ def _resized(person: Person, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     scale = size / side
     keypoints = torch.from_numpy(person.keypoints).float()
     keypoints[:, :2] = scale * (keypoints[:, :2] + 0.5) - 0.5  # pixel centres are whole numbers
-    K = torch.zeros(3, 3)
+    K = intrinsics(config)
     if person.K is not None:
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         K = torch.from_numpy(np.linalg.inv(shift) @ np.diag([scale, scale, 1]) @ shift @ person.K).float()
