@@ -72,7 +72,7 @@ class SeesBodiesInClothes(Claim):
             silhouette_weight=0.1,
             minimal_weight=0.1,
             clothing_weight=0.1,
-            context_weight=0.1,
+            context_weight=0.2,
             sigma=1e-5,
             min_pixels=60,
             every=5_000,
@@ -126,6 +126,10 @@ class SeesBodiesInClothes(Claim):
 
         setting = self.setting(config, seed)
         net = first_stage(setting, config, seed, log)
+        if config.checkpoint:
+            from throughline.claims.dsr.paper import restore
+
+            restore(net, config.checkpoint)
 
         def look() -> dict[str, float]:
             found = measure(net, setting, config).metrics

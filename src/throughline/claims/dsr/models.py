@@ -44,8 +44,7 @@ class Pooled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        models = require("torchvision.models", extra="paper")
-        self.resnet = models.resnet50(weights=models.ResNet50_Weights.IMAGENET1K_V1)
+        self.resnet = require("torchvision.models", extra="paper").resnet50(weights=None)  # they come with the checkpoint
         self.resnet.fc = nn.Identity()
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in PHOTOS)
         self.register_buffer("mean", mean)

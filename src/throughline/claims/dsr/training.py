@@ -284,7 +284,8 @@ def pictures(net: BodyRegressor, setting: Setting, config: Config) -> dict[str, 
     kept |= outlines("", found.vertices, found.camera, setting.body)
     if crops.truth is not None and crops.truth.vertices.numel():
         true = (crops.truth.vertices - crops.truth.joints[:, :1]).to(found.vertices)
-        place = replace(found.camera, t=crops.truth.joints[:, 0].to(true))
+        root = crops.truth.joints[:, 0].to(true)
+        place = replace(found.camera, t=torch.where(root[:, 2:] > 0, root, found.camera.t))  # 0 where it is not known
         kept |= outlines("true_", true, place, setting.body)
     return kept
 
