@@ -75,9 +75,13 @@ def load(config: Config, seed: int) -> Setting:
     prior = semantic_prior(random_outfits(config.outfits, body, generator=_seeded(PRIOR, seed)).labels, 20)
     lab = _generated(body, config, config.lab, _seeded(0, seed), tight=True)
     if config.data is not None:
-        return Setting(body, prior, lab, *own(config.data, config, body))
-    street = _generated(body, config, config.street, _seeded(1, seed))
-    return Setting(body, prior, lab, street, _generated(body, config, config.test, _seeded(2, seed)))
+        street, test = own(config.data, config, body)
+    else:
+        street, test = (
+            _generated(body, config, count, _seeded(part, seed))
+            for part, count in ((1, config.street), (2, config.test))
+        )
+    return Setting(body.to(config.device), prior, lab, street, test)
 
 
 def own(source: Source, config: Config, body: BodyModel) -> tuple[Crops, Crops]:
