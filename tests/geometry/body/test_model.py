@@ -177,8 +177,8 @@ def test_refuses_arrays_that_do_not_fit(error: type[Exception], match: str, chan
 @pytest.mark.parametrize(
     ("match", "changes"),
     [
-        (r"betas must be \(B, 4\), got shape (3, 5)", {"betas": torch.zeros(3, 5)}),
-        (r"betas must be (B, 4), got shape (4,)", {"betas": torch.zeros(4)}),
+        ("betas must be (B, 4), got shape (3, 5)", {"betas": torch.zeros(3, 5)}),
+        ("betas must be (B, 4), got shape (4,)", {"betas": torch.zeros(4)}),
         ("body_pose must be (B, 15) or (B, 5, 3) with pose2rot=True, got shape (3, 18)", {"body_pose": torch.zeros(3, 18)}),
         ("global_orient must be (B, 3) or (B, 1, 3) with pose2rot=True", {"global_orient": torch.zeros(3, 3, 3)}),
         ("body_pose must be (B, 5, 3, 3) with pose2rot=False, got shape (3, 15)", {"pose2rot": False}),
@@ -192,7 +192,7 @@ def test_refuses_inputs_that_do_not_fit(match: str, changes: dict[str, Any]) -> 
     given = {"betas": torch.zeros(3, 4), "body_pose": torch.zeros(3, 15), "global_orient": torch.zeros(3, 3)}
     if not changes.get("pose2rot", True):
         given["global_orient"] = torch.zeros(3, 1, 3, 3)
-    with pytest.raises(ValueError, match=re.escape(match.replace("\\", ""))):
+    with pytest.raises(ValueError, match=re.escape(match)):
         small_body()(**(given | changes))
 
 
