@@ -137,7 +137,7 @@ def clothing_loss(probability: Tensor, labels: Tensor, *, min_pixels: int = 60) 
 def weights_of(counts: Tensor, min_pixels: int, dtype: torch.dtype) -> Tensor:
     """`class_weights` of counts ``(..., C)``."""
     most = torch.iinfo(counts.dtype).max
-    least = counts.masked_fill(counts < min_pixels, most).amin(-1, keepdim=True)
+    least = counts.masked_fill(counts < max(1, min_pixels), most).amin(-1, keepdim=True)
     return torch.where(counts > min_pixels, least.to(dtype) / counts.clamp_min(1).to(dtype), 0.0)
 
 
