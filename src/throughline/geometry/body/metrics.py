@@ -97,7 +97,9 @@ def procrustes_error(pred: Tensor, true: Tensor) -> Tensor:
         x, y = (a.to(wide) - a.to(wide).mean(-2, keepdim=True) for a in (pred, true))
         size = x.abs().amax((-2, -1), keepdim=True)  # so that squares neither vanish nor overflow
         x = x / torch.where(size > 0, size, 1.0)
-        u, s, vh = torch.linalg.svd(x.mT @ y)
+        k = x.mT @ y
+        usable = k.isfinite().all(-1).all(-1)[..., None, None]  # otherwise the distance is not finite either
+        u, s, vh = torch.linalg.svd(torch.where(usable, k, 0.0))
         sign = (torch.linalg.det(u) * torch.linalg.det(vh)).sign()
         flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
         variance = x.square().sum((-2, -1))
