@@ -112,7 +112,9 @@ def test_units_keep_what_is_drawn(arm: str) -> None:
     assert all(math.isfinite(value) for value in metrics.values())
     arrays = notes.arrays
     assert arrays["girth"].shape == (2, SMOKE.test)
-    assert metrics["girth"] == pytest.approx(float((arrays["girth"][1] - arrays["girth"][0]).mean()), rel=1e-3, abs=1e-3)
+    assert metrics["girth"] == pytest.approx(
+        float((arrays["girth"][1] - arrays["girth"][0]).mean()), rel=1e-3, abs=1e-3
+    )
     assert arrays["cloth"].shape == (SMOKE.test,)
     assert metrics["pve"] == pytest.approx(float(arrays["errors"].mean()), rel=1e-4)
     assert arrays["images"].shape == (6, 3, 32, 32)
@@ -180,7 +182,9 @@ def test_the_term_of_each_arm() -> None:
     for arm, clothing in (("dsr", 0.2), ("dsr_c", 0.7)):
         term = training.term_of(arm, people, config)
         assert term is not None
-        criterion = DSRLoss(people.prior, faces, minimal="iou", minimal_weight=3.0, clothing_weight=clothing, min_pixels=1)
+        criterion = DSRLoss(
+            people.prior, faces, minimal="iou", minimal_weight=3.0, clothing_weight=clothing, min_pixels=1
+        )
         torch.testing.assert_close(term(*given), criterion(*given)["total"])
 
 
@@ -233,7 +237,9 @@ def test_errors_of_the_truth_are_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     scores = training.measure(nn.Identity(), people, SMOKE)
     assert scores.metrics["girth"] == pytest.approx(30, rel=0.15)  # 3 cm outwards, in mm
     assert scores.metrics["pve"] == pytest.approx(5, rel=1e-3)
-    assert scores.metrics["shape"] == pytest.approx(1_000 * float(people.body.shape_dirs[..., 1].norm(dim=1).mean()), rel=1e-3)
+    assert scores.metrics["shape"] == pytest.approx(
+        1_000 * float(people.body.shape_dirs[..., 1].norm(dim=1).mean()), rel=1e-3
+    )
 
 
 def test_estimates_are_seen_by_their_own_cameras() -> None:
@@ -288,7 +294,9 @@ def folder(root: Path, count: int = 24, *, bodies: str = "all", side: int = 48, 
         (root / f"p{n}.json").write_text(json.dumps(notes))
         if bodies != "none":
             arrays = {"joints": made.joints[n].numpy()}
-            np.savez(root / f"p{n}.npz", **(arrays | ({"vertices": made.vertices[n].numpy()} if bodies == "all" else {})))
+            np.savez(
+                root / f"p{n}.npz", **(arrays | ({"vertices": made.vertices[n].numpy()} if bodies == "all" else {}))
+            )
     return Source.of(root)
 
 
@@ -302,7 +310,9 @@ def test_takes_a_folder_of_people(tmp_path: Path) -> None:
     assert crops.truth is not None
     uv, _ = Camera(crops.K, torch.eye(3), torch.zeros(3), (32, 32)).project(crops.truth.joints)
     assert (crops.keypoints[..., :2] - uv).abs().max() < 2  # keypoints and cameras are resized alike
-    face = rasterize(crops.truth.vertices, people.body.faces, Camera(crops.K, torch.eye(3), torch.zeros(3), (32, 32))).face
+    face = rasterize(
+        crops.truth.vertices, people.body.faces, Camera(crops.K, torch.eye(3), torch.zeros(3), (32, 32))
+    ).face
     both = ((face >= 0) & (crops.parsing > 0)).sum()
     assert both > 0.9 * (face >= 0).sum()  # and so are pictures
     for arm in ARMS:
@@ -325,7 +335,9 @@ def test_people_that_will_not_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 people fall into .* to train and .* to test on by their names; give more"):
         CLAIM.prepare(replace(SMOKE, data=folder(tmp_path / "few", 1)))
     config = replace(SMOKE, data=folder(tmp_path / "mine"), voxel=0.06)
-    with pytest.raises(DataError, match=r"p\d+\.png: its body has \d+ vertices, and that of the claim \d+; --set voxel=…"):
+    with pytest.raises(
+        DataError, match=r"p\d+\.png: its body has \d+ vertices, and that of the claim \d+; --set voxel=…"
+    ):
         CLAIM.prepare(config)
 
 
@@ -341,12 +353,19 @@ def photographs(root: Path) -> Config:
         K = torch.tensor([[60.0, 0, 29.5], [0, 60, 29.5], [0, 0, 1]])
         camera = Camera(K, torch.eye(3), torch.zeros(3), (size, size))
         made = synthetic_people(
-            body, torch.zeros(count, 10), random_outfits(count, body, generator=draw), camera, keypoint_noise=0.0, generator=draw
+            body,
+            torch.zeros(count, 10),
+            random_outfits(count, body, generator=draw),
+            camera,
+            keypoint_noise=0.0,
+            generator=draw,
         )
         for n in range(count):
             for kind in ("images", "parsing"):
                 (root / kind / part).mkdir(parents=True, exist_ok=True)
-            Image.fromarray((made.images[n] * 255).byte().permute(1, 2, 0).numpy()).save(root / "images" / part / f"{n}.jpg")
+            Image.fromarray((made.images[n] * 255).byte().permute(1, 2, 0).numpy()).save(
+                root / "images" / part / f"{n}.jpg"
+            )
             if part != "lab":
                 Image.fromarray(made.parsing[n].byte().numpy()).save(root / "parsing" / part / f"{n}.png")
         joints = np.concatenate([made.keypoints.numpy(), np.ones((count, 24, 1))], -1)
@@ -468,7 +487,9 @@ def test_the_paper_scale_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(ThroughlineError, match=f"{name} must be there at this scale, got ''; --set {name}=…"):
             CLAIM.prepare(config)
         config = replace(config, **{name: str(tmp_path)})
-    monkeypatch.setattr(paper, "load_smpl", lambda *args, **options: (_ for _ in ()).throw(FileNotFoundError("no file")))
+    monkeypatch.setattr(
+        paper, "load_smpl", lambda *args, **options: (_ for _ in ()).throw(FileNotFoundError("no file"))
+    )
     paper.smpl.cache_clear()
     with pytest.raises(ThroughlineError, match="no file; --set smpl=FILE"):
         CLAIM.prepare(config)

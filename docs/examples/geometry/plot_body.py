@@ -72,9 +72,7 @@ for axis, name in zip(axes, ("hair", "face", "upper clothes", "pants", "left arm
 # %%
 # Dressed: clothes are the body's own vertices, moved outwards. What a camera and a parser see of them.
 ahead = look_at((0, 0, 0.0), (0, 0, 1.0), up=(0, -1.0, 0), focal_length=180.0, image_size=(128, 96))
-people = synthetic_people(
-    body, torch.zeros(6, 10), random_outfits(6, body, generator=draw), ahead, generator=draw
-)
+people = synthetic_people(body, torch.zeros(6, 10), random_outfits(6, body, generator=draw), ahead, generator=draw)
 figure, axes = plt.subplots(2, 6, figsize=(8, 3.8), layout="constrained")
 for column in range(6):
     axes[0, column].imshow(people.images[column].permute(1, 2, 0))

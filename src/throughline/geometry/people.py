@@ -19,7 +19,8 @@ from throughline.geometry.body import PARSING_LABELS, BodyModel
 __all__ = ["Outfits", "People", "a_pose", "random_outfits", "random_poses", "synthetic_people"]
 
 HAIR, UPPER, PANTS, FACE, LEFT_ARM, LEFT_LEG, LEFT_SHOE = (
-    PARSING_LABELS.index(name) for name in ("hair", "upper clothes", "pants", "face", "left arm", "left leg", "left shoe")
+    PARSING_LABELS.index(name)
+    for name in ("hair", "upper clothes", "pants", "face", "left arm", "left leg", "left shoe")
 )
 SKIN = ("face", "left arm", "right arm", "left leg", "right leg")
 TORSO, HEAD = (0, 3, 6, 9, 13, 14), (12, 15)  # joints that own the parts

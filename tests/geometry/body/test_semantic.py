@@ -153,7 +153,11 @@ def test_skin_and_clothes_ask_for_the_true_girth() -> None:
     sharp = semantic_prior(labels, 20).double()
 
     def made(girth: float | Tensor) -> Tensor:
-        betas = torch.zeros(1, 10).double().index_put((torch.tensor([0]), torch.tensor([1])), torch.as_tensor(girth).double())
+        betas = (
+            torch.zeros(1, 10)
+            .double()
+            .index_put((torch.tensor([0]), torch.tensor([1])), torch.as_tensor(girth).double())
+        )
         out = body(betas, pose[:, 1:], pose[:, :1], pose2rot=False)
         return out.vertices - out.joints[:, :1]
 
@@ -182,10 +186,14 @@ def test_keeps_prior_and_faces() -> None:
     [
         (TypeError, "prior must be floating point, got torch.int64", {"prior": torch.zeros(4, 20).long()}),
         (ValueError, "prior must be (V, 20), got shape (4, 8)", {"prior": torch.full((4, 8), 1 / 8)}),
-        (ValueError, "prior must hold probabilities, rows that sum to 1: got a sum that is off by 1", {"prior": torch.zeros(4, 20)}),
+        (
+            ValueError,
+            "prior must hold probabilities, rows that sum to 1: got a sum that is off by 1",
+            {"prior": torch.zeros(4, 20)},
+        ),
         (ValueError, "a least entry of -1", {"prior": torch.eye(20)[:4] * 2 - torch.eye(20)[4:8]}),
         (TypeError, "faces must be a tensor, got list", {"faces": [[0, 1, 2]]}),
-        (ValueError, "minimal must be \"distance\" or \"iou\", got 'mse'", {"minimal": "mse"}),
+        (ValueError, 'minimal must be "distance" or "iou", got \'mse\'', {"minimal": "mse"}),
         (ValueError, "minimal_weight must be finite and not negative, got -1", {"minimal_weight": -1}),
         (ValueError, "clothing_weight must be finite and not negative, got inf", {"clothing_weight": float("inf")}),
         (ValueError, "sigma must be positive and finite, got 0", {"sigma": 0}),
@@ -204,11 +212,23 @@ def test_refuses_inputs() -> None:
     count = len(body.template)
     parsing = torch.zeros(1, *SIZE, dtype=torch.int64)
     cases: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
-        (ValueError, f"vertices must be (B, {count}, 3), of the prior's mesh, got (1, 8, 3)", (at[:, :8], camera, parsing)),
+        (
+            ValueError,
+            f"vertices must be (B, {count}, 3), of the prior's mesh, got (1, 8, 3)",
+            (at[:, :8], camera, parsing),
+        ),
         (ValueError, f"vertices must be (B, {count}, 3)", (at[0], camera, parsing)),
         (TypeError, "vertices must be floating point", (at.long(), camera, parsing)),
-        (ValueError, "parsing must be (1, 40, 40), of the camera's size, got (1, 40, 39)", (at, camera, parsing[..., 1:])),
-        (ValueError, "parsing must be (1, 40, 40), of the camera's size, got (2, 40, 40)", (at, camera, parsing.expand(2, -1, -1))),
+        (
+            ValueError,
+            "parsing must be (1, 40, 40), of the camera's size, got (1, 40, 39)",
+            (at, camera, parsing[..., 1:]),
+        ),
+        (
+            ValueError,
+            "parsing must be (1, 40, 40), of the camera's size, got (2, 40, 40)",
+            (at, camera, parsing.expand(2, -1, -1)),
+        ),
         (ValueError, "parsing must lie in [0, 20), got 20 to 20", (at, camera, parsing + 20)),
         (TypeError, "parsing must be int64, got torch.uint8", (at, camera, parsing.byte())),
     ]

@@ -144,10 +144,14 @@ def test_numbers_of_shape() -> None:
     torch.testing.assert_close(d[legs, :, 7], (0.015 * bump(0.68, 0.12) * n)[legs], rtol=0, atol=1e-7)
     torch.testing.assert_close(d[arms, :, 8], 0.008 * n[arms], rtol=0, atol=1e-7)
     only = pure(body, (15,))
-    torch.testing.assert_close(
-        d[only, :, 9], 0.08 * (x[only] - torch.tensor(JOINTS[15]).double()), rtol=0, atol=1e-7
-    )
-    for number, nobody in ((5, legs | arms | head), (6, arms | head), (7, torso | arms | head), (8, torso | legs), (9, torso)):
+    torch.testing.assert_close(d[only, :, 9], 0.08 * (x[only] - torch.tensor(JOINTS[15]).double()), rtol=0, atol=1e-7)
+    for number, nobody in (
+        (5, legs | arms | head),
+        (6, arms | head),
+        (7, torso | arms | head),
+        (8, torso | legs),
+        (9, torso),
+    ):
         assert d[nobody][..., number].abs().max() < 1e-7, number
 
 

@@ -29,7 +29,9 @@ class SeesBodiesInClothes(Claim):
         ),
     )
     context = (
-        Arm("pretrained", "Stops after the first stage, on pictures of people in tight clothes whose bodies are known."),
+        Arm(
+            "pretrained", "Stops after the first stage, on pictures of people in tight clothes whose bodies are known."
+        ),
         Arm("dsr_c", "Trains as dsr does, and also asks the body to lie inside of its clothes."),
     )
     checks = (

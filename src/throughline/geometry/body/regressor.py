@@ -113,9 +113,7 @@ class BodyRegressor(nn.Module):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"encoder must give (B, {self.features}), got {got}")
         count = len(features)
-        pose, betas, camera = (
-            start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam)
-        )
+        pose, betas, camera = (start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam))
         for _ in range(self.iterations):
             state = torch.cat([features, pose, betas, camera], 1)
             state = self.drop2(self.fc2(self.drop1(self.fc1(state))))
