@@ -332,7 +332,7 @@ def test_takes_people_whose_bodies_are_not_known(tmp_path: Path, bodies: str, la
 
 
 def test_people_that_will_not_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 people fall into .* to train and .* to test on by their names; give more"):
+    with pytest.raises(DataError, match=r"1 people fall into .* to train and .* to test on by their names; give more"):
         CLAIM.prepare(replace(SMOKE, data=folder(tmp_path / "few", 1)))
     config = replace(SMOKE, data=folder(tmp_path / "mine"), voxel=0.06)
     with pytest.raises(

@@ -7,7 +7,8 @@ picture's labels say about its girth.
 """
 
 # %%
-# The body is a smooth union of capsules along 24 bones, with SMPL's tree of joints. Each number of shape by itself, at 3.
+# The body is a smooth union of capsules along 24 bones, with SMPL's tree of joints. Each number of shape by itself, at
+# 3.
 import matplotlib.pyplot as plt
 import torch
 
@@ -81,8 +82,8 @@ for axis in axes.flat:
     axis.axis("off")
 
 # %%
-# One person in a thick coat, whose body is known, and bodies of the same pose from lean to broad. The silhouette is best
-# when the body fills the coat. Skin is where the body is, whatever is worn elsewhere.
+# One person in a thick coat, whose body is known, and bodies of the same pose from lean to broad. The silhouette is
+# best when the body fills the coat. Skin is where the body is, whatever is worn elsewhere.
 outfit = random_outfits(40, body, upper=(0.05, 0.05), lower=(0.02, 0.02), generator=draw)
 bare = [n for n in range(40) if (outfit.labels[n] == PARSING_LABELS.index("left arm")).sum() > 150][:1]
 one = type(outfit)(outfit.labels[bare], outfit.thickness[bare])

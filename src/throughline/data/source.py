@@ -160,9 +160,9 @@ class Source:
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
         if kind == "people":
-            people = self.people()
-            known = sum(person.joints is not None for person in people)
-            return f"{len(people):,} people, {known:,} with the body in 3D"
+            persons = self.people()
+            known = sum(person.joints is not None for person in persons)
+            return f"{len(persons):,} people, {known:,} with the body in 3D"
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape

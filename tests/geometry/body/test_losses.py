@@ -166,7 +166,7 @@ def test_an_error_costs_a_bounded_amount(capsys: pytest.CaptureFixture[str]) -> 
     bare[:, 10:] = 0.0  # clothes without body
     base, on_ground, uncovered = (float(clothing_loss(q, labels)) for q in (inside, outside, bare))
     per_pixel = [2 * (value - base) for value in (on_ground, uncovered)]  # half of the weight is of these pixels
-    print("body on background {:.3f}, clothes not covered {:.3f}".format(*per_pixel))
+    print("body on background {:.3f}, clothes not covered {:.3f}".format(*per_pixel))  # noqa: T201
     assert per_pixel[0] == pytest.approx(math.log(math.e + 7) - math.log(8), abs=1e-6)
     assert per_pixel[1] == pytest.approx(math.log(8) - (math.log(math.e + 7) - 1), abs=1e-6)
     assert "0.195, clothes not covered 0.805" in capsys.readouterr().out

@@ -19,10 +19,10 @@ from throughline.geometry.body import (
     distance_loss,
     merge_labels,
     open_body,
+    semantic,
     semantic_prior,
     soft_iou_loss,
 )
-from throughline.geometry.body import semantic
 from throughline.geometry.people import a_pose, random_outfits
 
 SIZE = (40, 40)
@@ -123,7 +123,7 @@ def test_a_label_needs_more_than_min_pixels() -> None:
 
 
 def test_the_channel_of_the_background_is_the_priors_own() -> None:
-    """No vertex is background, so its channel is 0 and not what the silhouette leaves: all logits of empty pixels are 0."""
+    """No vertex is background: its channel is 0, not what the silhouette leaves; logits of empty pixels are all 0."""
     body, _, at, camera = scene()
     only = torch.zeros(len(body.template), 20, dtype=torch.float64)
     only[:, UPPER] = 1.0

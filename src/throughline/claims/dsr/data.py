@@ -51,8 +51,7 @@ class Crops:
     def take(self, rows: Tensor) -> "Crops":
         """Some of them."""
         truth = None if self.truth is None else Truth(*(field[rows] for field in self.truth))
-        fields = (self.images, self.parsing, self.keypoints, self.K, self.cloth)
-        return Crops(*(field[rows] for field in fields), truth)
+        return Crops(self.images[rows], self.parsing[rows], self.keypoints[rows], self.K[rows], self.cloth[rows], truth)
 
 
 class People(Protocol):

@@ -32,7 +32,7 @@ class Small(nn.Module):
         self.mix = nn.Sequential(nn.Linear(width, MIXED), nn.ReLU(), nn.Linear(MIXED, width))
 
     def forward(self, images: Tensor, keypoints: Tensor) -> Tensor:
-        """Features of images ``(n, 3, S, S)`` in [0, 1] and keypoints ``(n, J, 3)``, u and v in pixels and a confidence."""
+        """Features of images ``(n, 3, S, S)`` in [0, 1] and keypoints ``(n, J, 3)``, pixels and a confidence."""
         side = images.shape[-1]
         places = (keypoints[..., :2] - (side - 1) / 2) / (side / 4)
         seen = torch.where(keypoints[..., 2:] > 0, places, 0.0)

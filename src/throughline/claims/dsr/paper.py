@@ -1,4 +1,4 @@
-"""The dsr claim at the paper's scale: photographs in SPIN's layout, SMPL, and a network that knows keypoints already."""
+"""The dsr claim at the paper's scale: photographs in SPIN's layout, SMPL, a network that knows keypoints already."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -97,7 +97,7 @@ class Photographs:
             made = smpl(self.config.smpl, str(gender))(betas[places], pose[places, 3:], pose[places, :3])
             for place, of_joints, of_vertices in zip(places, made.joints, made.vertices, strict=True):
                 joints[place], vertices[place] = of_joints, of_vertices
-        return Truth(so3_exp(pose.unflatten(1, (-1, 3))), betas, torch.stack(joints), torch.stack(vertices))
+        return Truth(so3_exp(pose.view(len(pose), -1, 3)), betas, torch.stack(joints), torch.stack(vertices))
 
 
 @cache

@@ -120,7 +120,7 @@ class BodyRegressor(nn.Module):
             pose = pose + self.decpose(state)
             betas = betas + self.decshape(state)
             camera = camera + self.deccam(state)
-        return rotation_from_6d(pose.unflatten(1, (-1, 6))), betas, camera
+        return rotation_from_6d(pose.view(count, pose.shape[1] // 6, 6)), betas, camera
 
     def extra_repr(self) -> str:
         """Its settings."""

@@ -47,8 +47,8 @@ def open_body(voxel: float = 0.04) -> OpenBody:
     closed piece without handles. Weights fall with the distance to each bone's capsule; joints are affine combinations
     of the 48 nearest vertices. Metres; y is up, the person looks along +z, and left is +x.
 
-    β, per unit: 0 stature, 1 girth, 2 length of legs, 3 width of shoulders, 4 length of arms, 5 belly, 6 hips, 7 thighs,
-    8 girth of arms, 9 head.
+    β, per unit: 0 stature, 1 girth, 2 length of legs, 3 width of shoulders, 4 length of arms, 5 belly, 6 hips,
+    7 thighs, 8 girth of arms, 9 head.
 
     Args:
         voxel: side of the grid's cells, in (0, 0.07] metres; 0.04 has about 1,600 vertices.
