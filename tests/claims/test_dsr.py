@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from throughline.claims.dsr import data, models, paper, training
 from throughline.claims.dsr.claim import SeesBodiesInClothes
 from throughline.claims.dsr.config import Config
+from throughline.claims.shared.spin_layout import LSP
 from throughline.core.camera import Camera
 from throughline.core.raster import rasterize, soft_silhouette
 from throughline.core.rotation import rotation_from_6d
@@ -375,7 +376,7 @@ def photographs(root: Path) -> Config:
             imgname=np.array([f"{part}/{n}.jpg" for n in range(count)]),
             center=np.full((count, 2), 30.0),
             scale=np.full(count, 60 / 200),
-            part=np.concatenate([joints[:, list(paper.LSP)], np.zeros((count, 12, 3))], 1),
+            part=np.concatenate([joints[:, list(LSP)], np.zeros((count, 12, 3))], 1),
             **known,
         )
     np.save(root / "prior.npy", np.eye(20)[np.full(len(body.faces), 5)])
@@ -410,7 +411,7 @@ def test_photographs_in_spins_layout(tmp_path: Path) -> None:
     crops = people.street.take(torch.tensor([2, 0]))
     assert crops.truth is None
     assert crops.images.shape == (2, 3, 30, 30)
-    limbs = crops.keypoints[:, list(paper.LSP)]
+    limbs = crops.keypoints[:, list(LSP)]
     assert (limbs[..., 2] == 1).all()
     assert (crops.keypoints[..., 2].sum(1) == 12).all()
     place = limbs[..., :2].round().long().clamp(0, 29)
