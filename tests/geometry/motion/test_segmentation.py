@@ -44,7 +44,7 @@ def test_the_loss_is_what_scipy_says(spread: float, alpha: float) -> None:
     uv = normal(3, 40, 2) * spread + torch.tensor([8.0, 6.0])
     found = segmentation_loss(uv, masks, alpha=alpha)
     for value, points, mask in zip(found, uv, masks, strict=True):
-        assert value.item() == pytest.approx(expected(points, mask, alpha), rel=1e-9, abs=1e-12)
+        assert value.item() == pytest.approx(expected(points, mask, alpha), rel=1e-6, abs=1e-12)
 
 
 @settings(max_examples=40)
@@ -131,7 +131,7 @@ def test_a_silhouette_takes_the_place_of_the_splat() -> None:
     mask, uv = disc(9, 11, 4, 4, 2), normal(12, 2) + 6
     silhouette = torch.rand(9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     found = segmentation_loss(uv, mask, silhouette=silhouette)
-    assert found.item() == pytest.approx(expected(uv, mask, silhouette=silhouette.detach()))
+    assert found.item() == pytest.approx(expected(uv, mask, silhouette=silhouette.detach()), rel=1e-6)
     (gradient,) = torch.autograd.grad(found, silhouette)
     assert (gradient[~mask] > 0).all()
 
@@ -139,7 +139,7 @@ def test_a_silhouette_takes_the_place_of_the_splat() -> None:
 def test_a_distance_is_taken_as_given() -> None:
     mask, uv = disc(9, 11, 4, 4, 2), normal(12, 2) + 6
     own = torch.from_numpy(distance_transform_edt(~mask.numpy()))
-    torch.testing.assert_close(segmentation_loss(uv, mask, distance=own), segmentation_loss(uv, mask))
+    assert segmentation_loss(uv, mask, distance=own).item() == pytest.approx(expected(uv, mask), rel=1e-12)
     assert segmentation_loss(uv, mask, distance=2 * own) > segmentation_loss(uv, mask)
 
 

@@ -9,7 +9,7 @@ from throughline.core.camera import Camera
 from throughline.core.checks import check_floating, readable
 from throughline.core.raster import distance_transform, visible_vertices
 from throughline.geometry.body import BodyPrediction
-from throughline.geometry.motion.checks import check_weight
+from throughline.geometry.motion.checks import check_weight, widened
 from throughline.geometry.motion.flow import motion_loss, sample_flow
 from throughline.geometry.motion.keypoints import keypoint_loss
 from throughline.geometry.motion.segmentation import segmentation_loss
@@ -210,10 +210,10 @@ class SelfSupervision(nn.Module):
 
 def project(camera: Camera, points: Tensor) -> Tensor:
     """Pixels ``(..., N, 2)`` of points of the world, none of them nearer than `NEAREST`."""
-    seen = camera.to_camera(points)
+    seen = widened(camera.to_camera(points))
     ahead = torch.cat((seen[..., :2], seen[..., 2:].clamp(min=NEAREST)), -1)
-    homogeneous = (camera.K.to(points).unsqueeze(-3) * ahead.unsqueeze(-2)).sum(-1)
-    return homogeneous[..., :2] / homogeneous[..., 2:]
+    homogeneous = (camera.K.to(ahead).unsqueeze(-3) * ahead.unsqueeze(-2)).sum(-1)
+    return (homogeneous[..., :2] / homogeneous[..., 2:]).to(points.dtype)
 
 
 def check_clip(clip: Clip) -> None:
