@@ -40,8 +40,8 @@ def within(generator: Generator, *size: int) -> Tensor:
 
 
 def moved(uv0: Tensor, uv1: Tensor, flow: Tensor) -> Tensor:
-    shape = uv0.shape if isinstance(uv0, Tensor) else (4, 2)
-    return motion_loss(uv0, uv1, flow, torch.tensor([True, True, False, True]).expand(shape[:-1]))
+    visible = torch.tensor([True, True, False, True], device=getattr(uv0, "device", "cpu"))
+    return motion_loss(uv0, uv1, flow, visible.expand(uv0.shape[:-1]) if isinstance(uv0, Tensor) else visible)
 
 
 def outlined(uv: Tensor, mask: Tensor, **options: Any) -> Tensor:
@@ -71,9 +71,10 @@ def pyramid() -> BodyModel:
 
 def watching(losses: Any, pose: Tensor, betas: Tensor, transl: Tensor, keypoints: Tensor, flow: Tensor) -> Tensor:
     """The total of two frames of the pyramid before an image of 8 × 9."""
-    K = torch.tensor([[6.0, 0.0, 4.0], [0.0, 6.0, 3.5], [0.0, 0.0, 1.0]], dtype=torch.float64, device="cpu")
-    still, away = torch.eye(3, dtype=torch.float64, device="cpu"), torch.tensor([0.0, 0.0, 2.0], device="cpu").double()
-    mask = torch.zeros(2, 8, 9, dtype=torch.bool, device="cpu")
+    device = getattr(pose, "device", "cpu")
+    K = torch.tensor([[6.0, 0.0, 4.0], [0.0, 6.0, 3.5], [0.0, 0.0, 1.0]], dtype=torch.float64, device=device)
+    still, away = torch.eye(3, device=device).double(), torch.tensor([0.0, 0.0, 2.0], device=device).double()
+    mask = torch.zeros(2, 8, 9, dtype=torch.bool, device=device)
     mask[:, 2:5, 3:7] = True
     clip = Clip(Camera(K, still, away, (8, 9)), keypoints, None, flow, mask)
     total: Tensor = losses(BodyPrediction(pose, betas, transl), clip)["total"]

@@ -75,7 +75,7 @@ def fit_body(
     with torch.no_grad():
         motion = _start(body, clip, restarts)
     late = (motion.joints, motion.betas)
-    rest = rotation_to_6d(torch.eye(3).to(motion.joints))
+    rest = rotation_to_6d(_still(motion.joints))
 
     def objective() -> Tensor:
         prediction = motion.predicted()
@@ -117,9 +117,9 @@ def _start(body: BodyModel, clip: Clip, restarts: int) -> _Motion:
     """Bodies at rest, upright in the image, about their vertical axis by 0, 1 / restarts … of a turn."""
     like, frames = clip.keypoints, len(clip.keypoints)
     joints = len(body.parents)
-    still = torch.eye(3).to(like)
-    turn = torch.diag(torch.tensor([1.0, -1.0, -1.0])).to(like)  # y down, and facing the camera
-    yaw = torch.arange(restarts).to(like) * (2 * math.pi / restarts)
+    still = _still(like)
+    turn = torch.diag(like.new_tensor([1.0, -1.0, -1.0]))  # y down, and facing the camera
+    yaw = torch.arange(restarts, dtype=like.dtype, device=like.device) * (2 * math.pi / restarts)
     yaws = so3_exp(torch.stack((torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)), -1))
     upright = clip.camera.R.to(like).mT.expand(frames, 3, 3) @ turn
     root = upright @ yaws.unsqueeze(1)  # (restarts, T, 3, 3)
@@ -145,6 +145,10 @@ def _start(body: BodyModel, clip: Clip, restarts: int) -> _Motion:
         rotation_to_6d(still).expand(restarts, frames, joints - 1, 6).clone(),
         betas,
     )
+
+
+def _still(like: Tensor) -> Tensor:
+    return torch.eye(3, dtype=like.dtype, device=like.device)
 
 
 def _places(clip: Clip, posed: Tensor) -> Tensor:
