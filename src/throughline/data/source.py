@@ -13,6 +13,7 @@ from throughline.data.tables import Table, binary, read_table, table_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from throughline.data.clips import DetectedClip
     from throughline.data.images import Images
     from throughline.data.planar import PlanarBatch
     from throughline.data.ratings import Ratings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals"
+    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals", "clips"
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -36,6 +37,7 @@ KINDS: dict[Kind, str] = {
     "simulation": "a folder of meshes and values at their nodes",
     "videos": "a folder of videos with labels.csv",
     "signals": "a .npz of signals and their classes",
+    "clips": "a folder of clips of keypoints (.npz)",
 }
 SIGNAL_FILES = (".npz",)
 
@@ -110,7 +112,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables", "simulation", "videos")
+            return ("images", "tables", "simulation", "videos", "clips")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -144,6 +146,11 @@ class Source:
             waves = sum(video.pulse is not None for video in videos)
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
+        if kind == "clips":
+            clips = self.clips()
+            frames = sum(len(clip.keypoints) for clip in clips)
+            known = sum(clip.joints3d is not None for clip in clips)
+            return f"{len(clips):,} clips of {frames:,} frames, {known:,} with joints in space"
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape
@@ -192,6 +199,12 @@ class Source:
         from throughline.data.videos import read_videos
 
         return read_videos(self.path)
+
+    def clips(self) -> "list[DetectedClip]":
+        """Read a folder of clips; `throughline.data.read_clips` says how."""
+        from throughline.data.clips import read_clips
+
+        return read_clips(self.path)
 
     def signals(self) -> "Signals":
         """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""
