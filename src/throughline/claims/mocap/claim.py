@@ -98,21 +98,21 @@ class AdaptsToTheClip(Claim):
         self.task(config, 0)  # so that a fault of the clips is one line before anything runs
 
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
-        from throughline.claims.mocap.training import measured
+        from throughline.claims.mocap.training import length, measured
 
         cases, pretrain = self.task(config, seed)
-        model = None if arm == "optimization" else pretrain(log)
+        model = None if arm == "optimization" else pretrain(log, length(arm, config, len(cases)))
         return measured(arm, model, cases, config, log)
 
-    def task(self, config: Config, seed: int) -> "tuple[list[Case], Callable[[Log], nn.Module]]":
+    def task(self, config: Config, seed: int) -> "tuple[list[Case], Callable[[Log, int], nn.Module]]":
         """The clips of a seed, and how its network is trained."""
         from throughline.claims.mocap import data, paper, training
         from throughline.geometry.body import open_body
 
         if config.data is None and config.dataset == "surreal":
-            return paper.cases(config, seed), lambda log: paper.pretrained(config, seed, log)
+            return paper.cases(config, seed), lambda log, of: paper.pretrained(config, seed, log, of)
         body = open_body(config.voxel)
-        return data.cases(body, config, seed), lambda log: training.pretrained(body, config, seed, log)
+        return data.cases(body, config, seed), lambda log, of: training.pretrained(body, config, seed, log, of)
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.mocap import figures as draw

@@ -18,7 +18,7 @@ from throughline.errors import ThroughlineError
 from throughline.geometry.body import BodyModel
 from throughline.geometry.motion import Clip
 
-__all__ = ["Case", "cases", "check"]
+__all__ = ["Case", "cases", "check", "moved"]
 
 JOINTS = 24
 TALL = 1.45  # metres from the lowest joint to the highest of someone who stands
@@ -36,6 +36,22 @@ class Case(NamedTuple):
     vertices: Tensor | None = None  # (T, V, 3)
     held: Tensor | None = None  # (T, 24), confidence of what the loss is not shown
     scale: float = 1.0  # pixels of the user's images in one of the clip's
+
+
+def moved(case: Case, device: str) -> Case:
+    """The same on another device."""
+
+    def there(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    clip = Clip(case.clip.camera.to(device), *map(there, case.clip[1:]))
+    inputs = tuple(map(there, case.inputs))
+    return case._replace(
+        body=case.body.to(device),
+        clip=clip,
+        inputs=inputs,
+        **{name: there(getattr(case, name)) for name in ("joints", "vertices", "held")},
+    )
 
 
 def check(config: Config) -> None:

@@ -97,10 +97,11 @@ def rendered(body: BodyModel, vertices: Tensor, camera: Camera) -> tuple[Tensor,
     """By the z-buffer: masks ``(T, H, W)``, and how far the surface under each pixel moves to the next frame."""
     found = rasterize(vertices, body.faces, camera)
     mask = found.face >= 0
-    frame = torch.arange(len(vertices) - 1).view(-1, 1, 1, 1)
+    frame = torch.arange(len(vertices) - 1, device=vertices.device).view(-1, 1, 1, 1)
     corners = body.faces[found.face[:-1].clamp(min=0)]  # (T - 1, H, W, 3)
     there = (vertices[1:][frame, corners] * found.barycentric[:-1].unsqueeze(-1)).sum(-2)
     uv = camera.project(there.flatten(1, 2))[0].view(*there.shape[:-1], 2)
     height, width = camera.image_size
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return mask, torch.where(mask[:-1].unsqueeze(-1), uv - torch.stack((column, row), -1), 0.0)
+    here = torch.stack((column, row), -1).to(uv)
+    return mask, torch.where(mask[:-1].unsqueeze(-1), uv - here, 0.0)

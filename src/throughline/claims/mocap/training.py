@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from throughline.claims.mocap.config import Config
-from throughline.claims.mocap.data import Case
+from throughline.claims.mocap.data import Case, moved
 from throughline.claims.mocap.models import JointNet
 from throughline.claims.mocap.people import crowd, keypoints_of, posed, rendered, stage
 from throughline.claims.shared.clocks import clock_of
@@ -17,13 +17,22 @@ from throughline.geometry.body import BodyModel, BodyPrediction, joint_error, ve
 from throughline.geometry.motion import SelfSupervision, adapt, fit_body, supervised_loss
 from throughline.lab import Log
 
-__all__ = ["measured", "pretrained"]
+__all__ = ["length", "measured", "pretrained"]
 
 POINTS = 25  # of a training curve, and of an error against steps
 OWN_HIDDEN = 0.25  # share of joints that are hidden in training, where own clips hide some
 
 
-def pretrained(body: BodyModel, config: Config, seed: int, log: Log) -> nn.Module:
+def length(arm: str, config: Config, clips: int) -> int:
+    """Steps of a unit: of training, and then of each clip."""
+    return config.steps * (arm != "optimization") + clips * steps_of(arm, config)
+
+
+def steps_of(arm: str, config: Config) -> int:
+    return {"adapted": config.adapt_steps, "optimization": config.fit_steps}.get(arm, 1)
+
+
+def pretrained(body: BodyModel, config: Config, seed: int, log: Log, of: int) -> nn.Module:
     """`JointNet` trained on generated people; with every seed other people, the same in both arms."""
     draw = torch.Generator().manual_seed(10 * seed)
     camera, hidden = stage(config), config.hidden if config.data is None else max(config.hidden, OWN_HIDDEN)
@@ -48,18 +57,19 @@ def pretrained(body: BodyModel, config: Config, seed: int, log: Log) -> nn.Modul
         if step % every == 0 or step == config.steps - 1:
             if not bool(loss.isfinite()):
                 raise ThroughlineError(f"training diverged at lr={config.lr:g}; --set lr={config.lr / 2:g}")
-            log(step, of=config.steps, train_loss=loss)
+            log(step, of=of, train_loss=loss)
     return network.eval()
 
 
 def measured(arm: str, model: nn.Module | None, given: list[Case], config: Config, log: Log) -> dict[str, float]:
     """Every clip by one arm, each from the same start; means over the clips."""
     clock, rows, courses = clock_of(config.device), [], []
+    steps, of = steps_of(arm, config), length(arm, config, len(given))
     for place, case in enumerate(given):
+        case = moved(case, config.device)
         losses = SelfSupervision(
             case.body, keypoint=config.keypoint, motion=config.motion, segmentation=config.segmentation
         )
-        steps = {"adapted": config.adapt_steps, "optimization": config.fit_steps}.get(arm, 1)
         course = Course(case, steps)
         before = clock()
         found = solved(arm, model, case, losses, course, config)
@@ -71,7 +81,7 @@ def measured(arm: str, model: nn.Module | None, given: list[Case], config: Confi
         courses.append(course.errors)
         if place == 0:
             log.keep(**pictured(case, found))
-        log(place + 1, of=len(given), clips=float(place + 1))
+        log(of - (len(given) - place - 1) * steps, of=of)
     _log_courses(courses, config, log)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
