@@ -31,7 +31,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sequence(folder: Path, name: str, seed: int = 0, **changes: Any) -> BodyPrediction:
-    """A person 5 m before a camera that stands on their x axis, as SURREAL has it; returns the truth for the camera."""
+    """A person 5 m before a camera that stands on their x axis and mirrors, as SURREAL has it; returns the truth."""
     av = pytest.importorskip("av")
     folder.mkdir(parents=True, exist_ok=True)
     body, draw = open_body(0.07), torch.Generator().manual_seed(seed)
@@ -49,7 +49,7 @@ def sequence(folder: Path, name: str, seed: int = 0, **changes: Any) -> BodyPred
     world = joints.numpy() @ np.array(surreal.TO_CAMERA) + place.T
     turns = so3_log(true.pose).flatten(1)  # its own root, before the world and the camera turn it
     info = {
-        "joints2D": (uv + 0.5).permute(2, 1, 0).numpy(),
+        "joints2D": (torch.tensor([319.0, 0]) + uv * torch.tensor([-1.0, 1]) + 0.5).permute(2, 1, 0).numpy(),
         "joints3D": world.transpose(2, 1, 0),
         "pose": turns.mT.numpy(),
         "shape": true.betas.mT.numpy(),
@@ -58,14 +58,15 @@ def sequence(folder: Path, name: str, seed: int = 0, **changes: Any) -> BodyPred
         **changes,
     }
     savemat(folder / f"{name}_info.mat", info)
-    savemat(folder / f"{name}_segm.mat", {f"segm_{t + 1}": mask[t].numpy().astype(np.uint8) * 7 for t in range(FRAMES)})
-    savemat(folder / f"{name}_gtflow.mat", {f"gtflow_{t + 1}": flow[t].numpy() for t in range(FRAMES - 1)})
+    savemat(folder / f"{name}_segm.mat", {f"segm_{t + 1}": mask[t].numpy()[:, ::-1] * 7 for t in range(FRAMES)})
+    mirrored = (flow.flip(2) * torch.tensor([-1.0, 1])).numpy()
+    savemat(folder / f"{name}_gtflow.mat", {f"gtflow_{t + 1}": mirrored[t] for t in range(FRAMES - 1)})
     with av.open(str(folder / f"{name}.mp4"), "w") as file:
         stream = file.add_stream("mpeg4", rate=30)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for t in range(FRAMES):
             image = np.full((240, 320, 3), 40, np.uint8)
-            image[mask[t].numpy()] = (220, 120, 60)
+            image[mask[t].numpy()[:, ::-1]] = (220, 120, 60)
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 file.mux(packet)
         for packet in stream.encode():

@@ -1,9 +1,9 @@
 """SURREAL from the user's copy, with the user's SMPL files: synthetic people in pictures, whose bodies are known.
 
 A sequence has ``NAME_info.mat`` (joints2D, joints3D, pose, shape, gender, camLoc), ``NAME.mp4``, ``NAME_segm.mat`` and
-``NAME_gtflow.mat``; images are 320 × 240 with a focal length of 600 pixels, and the camera's axes are those of the public
-notes. Root and place of a body are those that bring its posed joints to the joints in space: they must agree, and be seen
-where joints2D are.
+``NAME_gtflow.mat``; images are 320 × 240 with a focal length of 600 pixels. The camera of the public notes mirrors: left is
+right in its images, and all that is seen is turned back here. Root and place of a body are those that bring its posed joints
+to the joints in space: they must agree, and be seen where joints2D are.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ from throughline.lab import require
 __all__ = ["Sequence", "found", "read"]
 
 SIZE, FOCAL, CENTER = (240, 320), 600.0, (159.5, 119.5)  # their centre, 160 and 120, counts from pixels' corners
-TO_CAMERA = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))  # rows: the camera's axes in their world
+TO_CAMERA = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))  # rows: the camera's axes in their world, x turned back
 GENDERS = ("female", "male")
 MARGIN = 1.3  # of the square around the keypoints
 LEAST = 16  # pixels of its side
@@ -68,6 +68,7 @@ def read(file: Path, models: str, *, frames: int, side: int, observed: bool = Fa
         arrays = {name: value.unsqueeze(-1) if name.startswith("joints") else value for name, value in arrays.items()}
     keypoints, space = (arrays[name][..., :many].permute(2, 1, 0) for name in ("joints2D", "joints3D"))
     keypoints = keypoints - 0.5
+    keypoints = torch.stack((SIZE[1] - 1 - keypoints[..., 0], keypoints[..., 1]), -1)
     gender = int(arrays["gender"].flatten()[0])
     body = smpl(models, GENDERS[gender])
     turns = so3_exp(arrays["pose"].reshape(72, -1)[:, :many].mT.unflatten(-1, (24, 3)))
@@ -90,13 +91,14 @@ def read(file: Path, models: str, *, frames: int, side: int, observed: bool = Fa
     def cut(images: Tensor, channels_last: bool = False) -> Tensor:
         first = images.permute(0, 3, 1, 2) if channels_last else images
         border = (-left, left + square - SIZE[1], -top, top + square - SIZE[0])  # negative where it lies inside
-        return F.interpolate(F.pad(first.float(), border), (side, side), mode="bilinear", antialias=True)
+        return F.interpolate(F.pad(first.float().flip(-1), border), (side, side), mode="bilinear", antialias=True)
 
     flow = mask = None
     if observed:
         segments = _frames(file, "segm", many)
         mask = cut((segments > 0).unsqueeze(1))[:, 0] > 0.5
-        flow = small * cut(_frames(file, "gtflow", many - 1), channels_last=True).permute(0, 2, 3, 1)
+        flow = cut(_frames(file, "gtflow", many - 1), channels_last=True).permute(0, 2, 3, 1)
+        flow = flow * torch.tensor([-small, small])
     return Sequence(
         body,
         camera,
