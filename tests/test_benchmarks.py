@@ -230,7 +230,8 @@ def test_what_was_measured_beside_other_work_is_repeated(monkeypatch: pytest.Mon
 
 
 def test_every_paper_with_parts_is_benchmarked() -> None:
-    assert papers() == sorted(entry.slug for entry in catalog.papers() if entry.has_parts)
+    with_parts = {entry.slug for entry in catalog.papers() if entry.has_parts}
+    assert with_parts <= set(papers())  # a paper whose parts in core came first is measured before it has its own
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 3))
