@@ -1,5 +1,5 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, ratings, images, points, signals, meshes, simulations, videos and clips.
+them, and the user's own tables, ratings, images, people, points, signals, meshes, simulations, videos and clips.
 """
 
 import importlib
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from throughline.data.clips import DetectedClip, read_clips
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
+from throughline.data.people import Person, read_people
 from throughline.data.ratings import Ratings, read_ratings
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
@@ -39,6 +40,7 @@ __all__ = [
     "LabelledVideo",
     "Mesh",
     "Omniglot",
+    "Person",
     "PlanarBatch",
     "Ratings",
     "Row",
@@ -69,6 +71,7 @@ __all__ = [
     "read_image",
     "read_mesh",
     "read_meshes",
+    "read_people",
     "read_planar",
     "read_ratings",
     "read_signals",

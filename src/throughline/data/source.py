@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from throughline.data.clips import DetectedClip
     from throughline.data.images import Images
     from throughline.data.meshes import Mesh
+    from throughline.data.people import Person
     from throughline.data.planar import PlanarBatch
     from throughline.data.ratings import Ratings
     from throughline.data.signals import Signals
@@ -25,7 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
+<<<<<<< HEAD
     "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals", "meshes", "clips"
+=======
+    "table",
+    "binary",
+    "planar",
+    "ratings",
+    "text",
+    "images",
+    "tables",
+    "simulation",
+    "videos",
+    "people",
+    "signals",
+    "meshes",
+>>>>>>> body
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -37,6 +53,7 @@ KINDS: dict[Kind, str] = {
     "tables": "a folder of tables",
     "simulation": "a folder of meshes and values at their nodes",
     "videos": "a folder of videos with labels.csv",
+    "people": "a folder of people with parsing and keypoints",
     "signals": "a .npz of signals and their classes",
     "meshes": "a folder of closed meshes",
     "clips": "a folder of clips of keypoints (.npz)",
@@ -114,7 +131,11 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
+<<<<<<< HEAD
             return ("images", "tables", "simulation", "videos", "meshes", "clips")
+=======
+            return ("images", "tables", "simulation", "videos", "people", "meshes")
+>>>>>>> body
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -148,11 +169,18 @@ class Source:
             waves = sum(video.pulse is not None for video in videos)
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
+<<<<<<< HEAD
         if kind == "clips":
             clips = self.clips()
             frames = sum(len(clip.keypoints) for clip in clips)
             known = sum(clip.joints3d is not None for clip in clips)
             return f"{len(clips):,} clips of {frames:,} frames, {known:,} with joints in space"
+=======
+        if kind == "people":
+            people = self.people()
+            known = sum(person.joints is not None for person in people)
+            return f"{len(people):,} people, {known:,} with the body in 3D"
+>>>>>>> body
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape
@@ -211,11 +239,19 @@ class Source:
 
         return read_videos(self.path)
 
+<<<<<<< HEAD
     def clips(self) -> "list[DetectedClip]":
         """Read a folder of clips; `throughline.data.read_clips` says how."""
         from throughline.data.clips import read_clips
 
         return read_clips(self.path)
+=======
+    def people(self) -> "list[Person]":
+        """Read a folder of people; `throughline.data.read_people` says how."""
+        from throughline.data.people import read_people
+
+        return read_people(self.path)
+>>>>>>> body
 
     def signals(self) -> "Signals":
         """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""
