@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-<<<<<<< HEAD
-    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals", "meshes", "clips"
-=======
     "table",
     "binary",
     "planar",
@@ -41,7 +38,7 @@ Kind = Literal[
     "people",
     "signals",
     "meshes",
->>>>>>> body
+    "clips",
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -131,11 +128,8 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-<<<<<<< HEAD
-            return ("images", "tables", "simulation", "videos", "meshes", "clips")
-=======
             return ("images", "tables", "simulation", "videos", "people", "meshes")
->>>>>>> body
+            return ("images", "tables", "simulation", "videos", "meshes", "clips")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -169,18 +163,15 @@ class Source:
             waves = sum(video.pulse is not None for video in videos)
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
-<<<<<<< HEAD
+        if kind == "people":
+            people = self.people()
+            known = sum(person.joints is not None for person in people)
+            return f"{len(people):,} people, {known:,} with the body in 3D"
         if kind == "clips":
             clips = self.clips()
             frames = sum(len(clip.keypoints) for clip in clips)
             known = sum(clip.joints3d is not None for clip in clips)
             return f"{len(clips):,} clips of {frames:,} frames, {known:,} with joints in space"
-=======
-        if kind == "people":
-            people = self.people()
-            known = sum(person.joints is not None for person in people)
-            return f"{len(people):,} people, {known:,} with the body in 3D"
->>>>>>> body
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape
@@ -239,19 +230,16 @@ class Source:
 
         return read_videos(self.path)
 
-<<<<<<< HEAD
-    def clips(self) -> "list[DetectedClip]":
-        """Read a folder of clips; `throughline.data.read_clips` says how."""
-        from throughline.data.clips import read_clips
-
-        return read_clips(self.path)
-=======
     def people(self) -> "list[Person]":
         """Read a folder of people; `throughline.data.read_people` says how."""
         from throughline.data.people import read_people
 
         return read_people(self.path)
->>>>>>> body
+    def clips(self) -> "list[DetectedClip]":
+        """Read a folder of clips; `throughline.data.read_clips` says how."""
+        from throughline.data.clips import read_clips
+
+        return read_clips(self.path)
 
     def signals(self) -> "Signals":
         """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""
