@@ -128,8 +128,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables", "simulation", "videos", "people", "meshes")
-            return ("images", "tables", "simulation", "videos", "meshes", "clips")
+            return ("images", "tables", "simulation", "videos", "people", "meshes", "clips")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -235,6 +234,7 @@ class Source:
         from throughline.data.people import read_people
 
         return read_people(self.path)
+
     def clips(self) -> "list[DetectedClip]":
         """Read a folder of clips; `throughline.data.read_clips` says how."""
         from throughline.data.clips import read_clips
