@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def _bodies(file: Path) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, BadZipFile) as error:
         raise DataError(f"{file}: not a .npz of arrays ({error})") from error
     if "joints" not in arrays:
         raise DataError(f"{file}: no array joints in it")

@@ -42,7 +42,7 @@ def test_the_truth_costs_next_to_nothing_and_other_motions_more() -> None:
     clip, losses = observed(true), SelfSupervision(body())
     right = losses(true, clip)
     assert right["keypoint"] < 1e-8
-    assert right["motion"] < 0.2  # pixels: flow on edges and of hidden vertices near them
+    assert right["motion"] < 0.5  # pixels: at the outline the flow is blurred with the background's, which is 0
     for wrong in (motion(seed=1), motion(yaw=0.6), true._replace(transl=true.transl.flip(0))):
         found = losses(wrong, clip)
         assert all(found[name] > right[name] for name in ("keypoint", "motion", "segmentation", "total"))

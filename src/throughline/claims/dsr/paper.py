@@ -89,12 +89,15 @@ class Photographs:
         if not self.known:
             return None
         pose, betas = (torch.from_numpy(self.columns[name][rows]).float() for name in ("pose", "shape"))
-        made = []
-        for row, (turns, numbers) in enumerate(zip(pose, betas, strict=True)):
-            body = smpl(self.config.smpl, GENDERS.get(str(self.columns["gender"][rows[row]])[:1], "neutral"))
-            made.append(body(numbers[None], turns[None, 3:], turns[None, :3]))
-        joints, vertices = torch.cat([m.joints for m in made]), torch.cat([m.vertices for m in made])
-        return Truth(so3_exp(pose.unflatten(1, (-1, 3))), betas, joints, vertices)
+        genders = np.array([GENDERS.get(str(g)[:1], "neutral") for g in self.columns["gender"][rows]])
+        joints: list[Tensor] = [pose] * len(rows)
+        vertices: list[Tensor] = [pose] * len(rows)
+        for gender in np.unique(genders):
+            places = np.flatnonzero(genders == gender).tolist()
+            made = smpl(self.config.smpl, str(gender))(betas[places], pose[places, 3:], pose[places, :3])
+            for place, of_joints, of_vertices in zip(places, made.joints, made.vertices, strict=True):
+                joints[place], vertices[place] = of_joints, of_vertices
+        return Truth(so3_exp(pose.unflatten(1, (-1, 3))), betas, torch.stack(joints), torch.stack(vertices))
 
 
 @cache

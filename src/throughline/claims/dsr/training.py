@@ -95,6 +95,8 @@ def known_loss(found: Estimate, crops: Crops, config: Config) -> Tensor:
 
 def near_loss(found: Estimate, config: Config) -> Tensor:
     """Keeps the camera's scale positive."""
+    if not config.weights.near:
+        return found.scale.new_zeros(())
     return config.weights.near * torch.exp(-10 * found.scale).square().mean()
 
 
