@@ -38,7 +38,7 @@ def test_it_starts_upright_at_the_height_of_the_keypoints() -> None:
         yaw = so3_exp(torch.tensor([0.0, angle, 0.0]))
         torch.testing.assert_close(start.pose[k, :, 0], yaw.expand(2, 3, 3), atol=1e-5, rtol=0)
         torch.testing.assert_close(start.pose[k, :, 1:], torch.eye(3).expand(2, 23, 3, 3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(start.transl[0], true.transl, atol=0.06, rtol=0)  # a body is not flat
+    torch.testing.assert_close(start.transl[0], true.transl, atol=0.1, rtol=0)  # a body is not flat
     depth = camera().to_camera(joints(BodyPrediction(*(part[2] for part in start))))[..., 2]
     assert (depth > 0).all()
 

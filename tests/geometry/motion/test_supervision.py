@@ -212,8 +212,8 @@ CLIP = Clip(camera(), torch.zeros(3, 24, 2))
         ),
         (ValueError, rf"clip.flow must be \(2, {SIDE}, {SIDE}, 2\)", {"flow": torch.zeros(2, SIDE, SIDE - 1, 2)}),
         (ValueError, rf"clip.mask must be \(3, {SIDE}, {SIDE}\), .* got shape \(3, {SIDE}, 5\)", {"mask": torch.zeros(3, SIDE, 5)}),
-        (ValueError, r"must be finite where confidence is positive", {"keypoints": torch.full((3, 24, 2), math.nan)}),
-        (ValueError, r"confidence must not be negative", {"confidence": -torch.ones(3, 24)}),
+        (ValueError, r"clip.keypoints must be finite where clip.confidence is positive", {"keypoints": torch.full((3, 24, 2), math.nan)}),
+        (ValueError, r"clip.confidence must not be negative", {"confidence": -torch.ones(3, 24)}),
     ],
 )  # fmt: skip
 def test_clips_that_do_not_fit_are_refused(error: type[Exception], match: str, clip: dict) -> None:

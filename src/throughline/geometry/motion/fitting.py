@@ -60,10 +60,10 @@ def fit_body(
     >>> from throughline.geometry.motion.supervision import SelfSupervision
     >>> body, still = open_body(0.07), torch.eye(3).expand(1, 24, 3, 3)
     >>> camera = look_at((0.0, 0.9, 4.0), (0.0, 0.9, 0.0), focal_length=80.0, image_size=(64, 64))
-    >>> true = BodyPrediction(still, torch.zeros(1, 10), torch.tensor([[0.2, 0.0, 0.3]]))
+    >>> true = BodyPrediction(still, torch.zeros(1, 10), torch.tensor([[0.2, 0.5, 0.3]]))
     >>> clip = Clip(camera, camera.project(pose_body(body, true).joints)[0])
     >>> fit_body(body, clip, SelfSupervision(body), steps=20, restarts=1).transl.round(decimals=1)
-    tensor([[0.2000, 0.0000, 0.3000]])
+    tensor([[0.2000, 0.5000, 0.3000]])
     """
     for name, count in {"steps": steps, "restarts": restarts}.items():
         if integer(name, count) < 1:
@@ -97,7 +97,7 @@ def fit_body(
             optimizer.step()
     with torch.no_grad():
         best = objective().nan_to_num(nan=math.inf).argmin()
-        return BodyPrediction(*(part[best].contiguous() for part in motion.predicted()))
+        return BodyPrediction(*(part[best].detach().clone() for part in motion.predicted()))
 
 
 class _Motion(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor
 from throughline.core.checks import check_floating, integer, readable
 from throughline.geometry.motion.checks import check_points, common_lead, widened
 
-__all__ = ["heatmaps", "keypoint_loss"]
+__all__ = ["check_seen", "heatmaps", "keypoint_loss"]
 
 
 def heatmaps(keypoints: Tensor, image_size: tuple[int, int], *, std: float = 1.75) -> Tensor:
@@ -84,8 +84,7 @@ def keypoint_loss(predicted: Tensor, target: Tensor, confidence: Tensor | None =
             )
         leads["confidence"] = confidence.shape[:-1]
     lead = common_lead(**leads)
-    if readable(target):
-        _check_seen(target, confidence)
+    check_seen("target", target, "confidence", confidence)
     wide = widened(predicted)
     gap = wide - target.to(wide.dtype)
     if confidence is None:
@@ -106,13 +105,16 @@ def _profile(center: Tensor, size: int, std: float) -> Tensor:
     return (away.square() / (-2 * std * std)).softmax(-1)
 
 
-def _check_seen(target: Tensor, confidence: Tensor | None) -> None:
-    finite = target.isfinite().all(-1)
+def check_seen(name: str, keypoints: Tensor, weight: str, confidence: Tensor | None) -> None:
+    """Raise a ValueError unless keypoints of positive confidence are finite, and no confidence is negative."""
+    if not readable(keypoints):
+        return
+    finite = keypoints.isfinite().all(-1)
     if confidence is not None:
         if not (confidence >= 0).all():
-            raise ValueError(f"confidence must not be negative, got {confidence.min().item():g}")
+            raise ValueError(f"{weight} must not be negative, got {confidence.min().item():g}")
         finite = finite | (confidence == 0)
     if not finite.all():
         raise ValueError(
-            f"target must be finite where confidence is positive, got {int((~finite).sum())} keypoints that are not"
+            f"{name} must be finite where {weight} is positive, got {int((~finite).sum())} keypoints that are not"
         )

@@ -11,7 +11,7 @@ from throughline.core.raster import distance_transform, visible_vertices
 from throughline.geometry.body import BodyPrediction
 from throughline.geometry.motion.checks import check_weight, widened
 from throughline.geometry.motion.flow import motion_loss, sample_flow
-from throughline.geometry.motion.keypoints import keypoint_loss
+from throughline.geometry.motion.keypoints import check_seen, keypoint_loss
 from throughline.geometry.motion.segmentation import segmentation_loss
 
 __all__ = ["Clip", "Posed", "SelfSupervision", "check_clip", "pose_body", "project", "supervised_loss"]
@@ -124,9 +124,9 @@ class SelfSupervision(nn.Module):
         segmentation: likewise.
 
     Raises:
-        TypeError: ``body`` is no module.
-        ValueError: a weight is out of range; in a call, shapes of ``prediction`` and ``clip`` do not match, or a
-            keypoint of positive confidence is not finite.
+        TypeError: ``body`` is no module; in a call, a tensor is none or not floating point.
+        ValueError: a weight is out of range; in a call, shapes of ``prediction`` and ``clip`` do not match, a keypoint
+            of positive confidence is not finite, or a vertex is not while visibility is asked for.
 
     >>> from throughline.core.camera import look_at
     >>> from throughline.geometry.body import open_body
@@ -161,6 +161,8 @@ class SelfSupervision(nn.Module):
             "keypoint", "motion" and "segmentation", as far as they are observed and have a weight, and "total", their
             weighted sum: ``(...,)`` each, means over frames.
         """
+        for field, part in zip(prediction._fields, prediction, strict=True):
+            check_floating(f"prediction.{field}", part)
         check_clip(clip)
         if prediction.pose.ndim < 4 or prediction.pose.shape[-4] != len(clip.keypoints):
             raise ValueError(
@@ -233,3 +235,4 @@ def check_clip(clip: Clip) -> None:
                 f"clip.{name} must be {tuple(shape)}, for keypoints {tuple(keypoints.shape)} and images of "
                 f"{size[0]} x {size[1]}, got shape {tuple(found.shape)}"
             )
+    check_seen("clip.keypoints", keypoints, "clip.confidence", clip.confidence)
