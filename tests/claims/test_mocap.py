@@ -12,7 +12,7 @@ import torch
 from tests.claims.stand_ins import Notes
 from torch import Tensor, nn
 
-from throughline.claims.mocap import data, models, paper, people, training
+from throughline.claims.mocap import data, models, people, training
 from throughline.claims.mocap.claim import AdaptsToTheClip
 from throughline.claims.mocap.config import Config, Population
 from throughline.core.rotation import so3_log
@@ -72,7 +72,7 @@ def test_people_stand_upright_before_the_camera_and_bend_the_right_way() -> None
     from throughline.core.rotation import so3_exp
 
     bent = BodyPrediction(so3_exp(turns), torch.zeros(1, 10), torch.zeros(1, 3))
-    vertices, joints = people.posed(body(), bent)
+    _, joints = people.posed(body(), bent)
     uv, depth = camera.project(joints)
     assert (depth > 3).all()
     assert (uv.min() > 0) & (uv.max() < 63)
@@ -97,7 +97,7 @@ def test_what_detectors_see_is_the_truth_and_noise() -> None:
     config = replace(SMOKE, frames=6, flow_noise=0.25)
     true = people.walk(WHO, config, seeded(2))
     camera = people.stage(config)
-    vertices, joints = people.posed(body(), true)
+    _, joints = people.posed(body(), true)
     clean = people.recorded(body(), true, camera, replace(WHO, noise=0.0), replace(config, flow_noise=0.0), seeded())
     noisy = people.recorded(body(), true, camera, WHO, config, seeded())
     torch.testing.assert_close(clean.keypoints, camera.project(joints)[0])
@@ -106,7 +106,7 @@ def test_what_detectors_see_is_the_truth_and_noise() -> None:
     assert torch.equal(noisy.mask, clean.mask)  # type: ignore[arg-type]
     losses = SelfSupervision(body())(true, clean)
     assert losses["keypoint"] < 1e-6
-    assert losses["motion"] < 0.3
+    assert losses["motion"] < 0.5  # at the outline the flow is blurred with the background's
     assert clean.mask is not None
     assert 0.03 < clean.mask.float().mean() < 0.3
     assert clean.flow is not None
@@ -118,6 +118,7 @@ def test_projections_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> 
     whole = people.keypoints_of(body(), some, camera)
     monkeypatch.setattr(people, "CHUNK", 3)
     torch.testing.assert_close(people.keypoints_of(body(), some, camera), whole)
+    torch.testing.assert_close(whole, camera.project(people.posed(body(), some)[1])[0], rtol=1e-4, atol=1e-3)
 
 
 # ---- arms ----
@@ -213,7 +214,13 @@ def test_what_the_arms_are_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given["adapt"] == {"steps": 5, "lr": 0.2}
     assert [(w.keypoint, w.motion, w.segmentation) for w in weights] == [(2.0, 3.0, 4.0)] * 3
     laptop = CLAIM.scales["laptop"]
-    assert (laptop.adapt_steps, laptop.adapt_lr, laptop.fit_steps, laptop.fit_lr, laptop.restarts) == (100, 1e-4, 200, 0.02, 4)
+    assert (laptop.adapt_steps, laptop.adapt_lr, laptop.fit_steps, laptop.fit_lr, laptop.restarts) == (
+        100,
+        1e-4,
+        200,
+        0.02,
+        4,
+    )
 
 
 # ---- errors ----
@@ -262,7 +269,12 @@ def stored(folder: Path, *, truth: bool = True, scale: float = 5.0, **arrays: An
     camera = camera.resize((round(80 * scale), round(76 * scale)))
     vertices, joints = people.posed(body(), true)
     mask, flow = people.rendered(body(), vertices, camera)
-    found = {"keypoints": camera.project(joints)[0].numpy(), "mask": mask.numpy(), "flow": flow.numpy(), "K": camera.K.numpy()}
+    found = {
+        "keypoints": camera.project(joints)[0].numpy(),
+        "mask": mask.numpy(),
+        "flow": flow.numpy(),
+        "K": camera.K.numpy(),
+    }
     if truth:
         found["joints3d"] = camera.to_camera(joints).numpy()
     folder.mkdir(exist_ok=True)
@@ -350,11 +362,14 @@ def test_the_network_learns_to_do_without_joints_where_some_are_hidden(tmp_path:
 @pytest.mark.parametrize(
     ("match", "arrays"),
     [
-        (r"clip: 24 joints are wanted, in SMPL's order, got 17", {"keypoints": np.ones((3, 17, 2)), "joints3d": np.ones((3, 17, 3))}),
+        (
+            r"clip: 24 joints are wanted, in SMPL's order, got 17",
+            {"keypoints": np.ones((3, 17, 2)), "joints3d": np.ones((3, 17, 3))},
+        ),
         (r"clip: no frame shows a person from head to foot", {"confidence": np.zeros((3, 24))}),
         (r"clip: no frame shows a person from head to foot", {"keypoints": np.ones((3, 24, 2))}),
     ],
-)  # fmt: skip
+)
 def test_own_clips_that_cannot_be_used_are_refused(match: str, arrays: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=match):
         CLAIM.prepare(replace(SMOKE, data=stored(tmp_path / "f", **arrays)))
@@ -364,7 +379,9 @@ def test_own_clips_that_cannot_be_used_are_refused(match: str, arrays: dict[str,
 
 
 def test_the_paper_scale_says_what_it_needs() -> None:
-    with pytest.raises(ThroughlineError, match=r"SURREAL and SMPL are licensed: .* --set root=SURREAL --set smpl=MODELS"):
+    with pytest.raises(
+        ThroughlineError, match=r"SURREAL and SMPL are licensed: .* --set root=SURREAL --set smpl=MODELS"
+    ):
         CLAIM.prepare(CLAIM.scales["paper"])
     with pytest.raises(ThroughlineError, match="keypoint must be positive"):
         CLAIM.prepare(replace(SMOKE, keypoint=0.0))

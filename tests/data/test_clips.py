@@ -92,7 +92,10 @@ def test_a_source_reads_and_describes_them(tmp_path: Path) -> None:
         (r"walk\.npz: keypoints must be \(frames, joints, 2\), got shape \(4, 5\)", {"keypoints": np.zeros((4, 5))}),
         (r"keypoints must be \(frames, joints, 2\)", {"keypoints": np.zeros((4, 0, 2))}),
         (r"keypoints must be numbers, got <U1", {"keypoints": np.full((4, 5, 2), "a")}),
-        (r"confidence must be \(4, 5\), to go with the other arrays, got shape \(4, 6\)", {"confidence": np.ones((4, 6))}),
+        (
+            r"confidence must be \(4, 5\), to go with the other arrays, got shape \(4, 6\)",
+            {"confidence": np.ones((4, 6))},
+        ),
         (r"confidence must not be negative, got -1", {"confidence": -np.ones((4, 5))}),
         (r"flow must be \(3, 24, 32, 2\)", {"flow": np.ones((4, 24, 32, 2))}),
         (r"flow holds values that are not finite", {"flow": np.full((3, 24, 32, 2), np.nan)}),

@@ -2,8 +2,8 @@
 A motion that is learned from the clip itself
 =============================================
 
-A network that has seen generated people reads the joints of another one, loosely. Going on with its training on that very
-clip, without labels, fits the body; optimising the body alone fits the joints and not the body.
+A network that has seen generated people reads the joints of another one, loosely. Going on with its training on that
+very clip, without labels, fits the body; optimising the body alone fits the joints and not the body.
 """
 
 # %%
@@ -41,7 +41,9 @@ def people(n, amplitude, yaw, shape):
     turns[:, 16, 2] -= 0.9
     turns[:, 17, 2] += 0.9
     turns[:, 0, 1] = yaw * torch.randn(n, generator=draw)
-    return BodyPrediction(so3_exp(turns), shape * torch.randn(n, 10, generator=draw), 0.1 * torch.randn(n, 3, generator=draw))
+    return BodyPrediction(
+        so3_exp(turns), shape * torch.randn(n, 10, generator=draw), 0.1 * torch.randn(n, 3, generator=draw)
+    )
 
 
 def shown(people):
@@ -59,7 +61,9 @@ class Regressor(nn.Module):
 
     def forward(self, keypoints):
         six, betas, transl = self.layers((keypoints - 31.5).flatten(1) / 32).split((144, 10, 3), 1)
-        return BodyPrediction(rotation_from_6d(six.unflatten(1, (24, 6)) + torch.tensor([1.0, 0, 0, 0, 1, 0])), betas, transl)
+        return BodyPrediction(
+            rotation_from_6d(six.unflatten(1, (24, 6)) + torch.tensor([1.0, 0, 0, 0, 1, 0])), betas, transl
+        )
 
 
 source = people(3000, 0.3, 0.4, 0.7)
@@ -74,8 +78,8 @@ for _ in range(800):
     optimizer.step()
 
 # %%
-# A clip of someone who moves more than any of them, turned away and with another shape. Of it there are noisy joints, masks
-# and optical flow; the truth is kept for the errors.
+# A clip of someone who moves more than any of them, turned away and with another shape. Of it there are noisy joints,
+# masks and optical flow; the truth is kept for the errors.
 first, last = people(2, 0.5, 0.5, 1.5).pose
 share = (1 - torch.cos(torch.pi * torch.linspace(0, 1, 6))) / 2
 six = torch.lerp(first[..., :2].mT.flatten(-2), last[..., :2].mT.flatten(-2), share[:, None, None])
@@ -98,12 +102,14 @@ axes[2].imshow(clip.flow[2].norm(dim=-1), cmap="viridis")
 uv, _ = camera.project(points[2, ::4])
 axes[3].imshow(clip.mask[2], cmap="gray", alpha=0.3)
 axes[3].quiver(*uv.T, *sample_flow(clip.flow[2], uv).T, angles="xy", scale_units="xy", scale=0.5, color="tab:blue")
-for axis, title in zip(axes, ("joints, as heatmaps", "mask", "flow, its length", "flow, read at vertices"), strict=True):
+for axis, title in zip(
+    axes, ("joints, as heatmaps", "mask", "flow, its length", "flow, read at vertices"), strict=True
+):
     axis.set(xticks=[], yticks=[], title=title)
 
 # %%
-# Three ways to the motion. While the copy of the network is adapted its error falls; the loss of the optimised body falls
-# further than that, and its error does not follow.
+# Three ways to the motion. While the copy of the network is adapted its error falls; the loss of the optimised body
+# falls further than that, and its error does not follow.
 losses = SelfSupervision(body)
 course = {"adapted": [], "optimised": []}
 
@@ -111,7 +117,9 @@ course = {"adapted": [], "optimised": []}
 def total(out):
     value = losses(out, clip)["total"]
     with torch.no_grad():
-        course["adapted"].append((value.item(), 1000 * joint_error(shown(out).joints, shown(true).joints).mean().item()))
+        course["adapted"].append(
+            (value.item(), 1000 * joint_error(shown(out).joints, shown(true).joints).mean().item())
+        )
     return value
 
 

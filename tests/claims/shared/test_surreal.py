@@ -39,7 +39,9 @@ def sequence(folder: Path, name: str, seed: int = 0, **changes: Any) -> BodyPred
     true = people.walk(Population(0.3, 0.3, 0.5, 0.0), config, draw)
     turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     pose = torch.cat((turn @ true.pose[:, :1], true.pose[:, 1:]), 1)
-    seen = BodyPrediction(pose, true.betas, true.transl * torch.tensor([1.0, -1.0, -1.0]) + torch.tensor([0.0, -0.3, 5.0]))
+    seen = BodyPrediction(
+        pose, true.betas, true.transl * torch.tensor([1.0, -1.0, -1.0]) + torch.tensor([0.0, -0.3, 5.0])
+    )
     vertices, joints = people.posed(body, seen)
     K = torch.tensor([[600.0, 0, 159.5], [0, 600, 119.5], [0, 0, 1]])
     camera = Camera(K, torch.eye(3), torch.zeros(3), (240, 320))

@@ -152,7 +152,13 @@ PARTS = [
             bad=(
                 Bad(ValueError, r"uv0 and uv1 must have one shape", *(torch.ones(n, 2) for n in (4, 3, 4))),
                 Bad(ValueError, r"flow must be an image", *(torch.ones(n, 2) for n in (4, 4, 3))),
-                Bad(TypeError, r"uv1 must be floating point", torch.ones(4, 2), torch.ones(4, 2).long(), torch.ones(4, 2)),
+                Bad(
+                    TypeError,
+                    r"uv1 must be floating point",
+                    torch.ones(4, 2),
+                    torch.ones(4, 2).long(),
+                    torch.ones(4, 2),
+                ),
             ),
             skips=skips,
         )
@@ -192,8 +198,12 @@ PARTS = [
         stretched=(0, 2, 3),
         edges={"single": lambda: ones((1, 2), (1, 1), (1, 1), (1, 1))},
         bad=(
-            Bad(ValueError, r"silhouette must have the pixels", torch.ones(5, 2), *(torch.ones(n, 4) for n in (4, 3, 4))),
-            Bad(TypeError, r"distance must be floating", torch.ones(5, 2), *torch.ones(2, 4, 4), torch.ones(4, 4).long()),
+            Bad(
+                ValueError, r"silhouette must have the pixels", torch.ones(5, 2), *(torch.ones(n, 4) for n in (4, 3, 4))
+            ),
+            Bad(
+                TypeError, r"distance must be floating", torch.ones(5, 2), *torch.ones(2, 4, 4), torch.ones(4, 4).long()
+            ),
         ),
     ),
     Part(
@@ -201,7 +211,14 @@ PARTS = [
         bodies,
         call=supervised,
         batched=(0, 1, 2, 3, 4, 5),
-        arguments=("predicted.pose", "predicted.betas", "predicted.transl", "target.pose", "target.betas", "target.transl"),
+        arguments=(
+            "predicted.pose",
+            "predicted.betas",
+            "predicted.transl",
+            "target.pose",
+            "target.betas",
+            "target.transl",
+        ),
         edges={"single": lambda: bodies(torch.Generator().manual_seed(0))},
         bad=(
             Bad(ValueError, r"shape_weight must be not negative", shape_weight=-1),

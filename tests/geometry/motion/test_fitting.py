@@ -190,7 +190,11 @@ def test_the_prior_is_what_the_paper_has() -> None:
         (TypeError, r"restarts must be an integer, got 2\.0", {"restarts": 2.0}),
         (ValueError, r"lr must be positive and finite, got -1", {"lr": -1}),
         (ValueError, r"prior must be not negative and finite, got -1", {"prior": -1}),
-        (ValueError, r'loss must give a "total" of shape \(4,\), got \(\)', {"loss": lambda p, c: {"total": p.pose.sum()}}),
+        (
+            ValueError,
+            r'loss must give a "total" of shape \(4,\), got \(\)',
+            {"loss": lambda p, c: {"total": p.pose.sum()}},
+        ),
         (TypeError, r"the total of loss must be a tensor, got float", {"loss": lambda p, c: {"total": 1.0}}),
         (
             ValueError,
@@ -209,7 +213,7 @@ def test_the_prior_is_what_the_paper_has() -> None:
             {"clip": Clip(camera(), 20 * seen(still()).keypoints)},
         ),
     ],
-)  # fmt: skip
+)
 def test_refuses(error: type[Exception], match: str, changes: dict[str, Any]) -> None:
     given = {"clip": seen(still()), "loss": KEYPOINTS, "steps": 1, **changes}
     with pytest.raises(error, match=match):

@@ -79,7 +79,12 @@ def test_the_loss_is_the_mean_over_visible_vertices() -> None:
         rows = []
         for i in range(11):
             if visible[t, i]:
-                seen = [map_coordinates(flow[t, ..., k].numpy(), uv0[t, i].flip(0)[:, None].numpy(), order=1, mode="nearest") for k in (0, 1)]
+                seen = [
+                    map_coordinates(
+                        flow[t, ..., k].numpy(), uv0[t, i].flip(0)[:, None].numpy(), order=1, mode="nearest"
+                    )
+                    for k in (0, 1)
+                ]
                 rows.append(sum(abs(float(uv1[t, i, k] - uv0[t, i, k]) - seen[k].item()) for k in (0, 1)))
         assert found[t].item() == pytest.approx(np.mean(rows))
     torch.testing.assert_close(motion_loss(uv0, uv1, sample_flow(flow, uv0), visible), found)
@@ -156,8 +161,16 @@ def test_nothing_visible_costs_nothing() -> None:
                 "flow": torch.ones(2, 5, 5, 2),
             },
         ),
-        (ValueError, r"flow must be \(\.\.\., H, W, 2\), not empty, got shape \(0, 5, 2\)", {"flow": torch.ones(0, 5, 2)}),
-        (ValueError, r"flow must be \(\.\.\., H, W, 2\), not empty, got shape \(5, 5, 3\)", {"flow": torch.ones(5, 5, 3)}),
+        (
+            ValueError,
+            r"flow must be \(\.\.\., H, W, 2\), not empty, got shape \(0, 5, 2\)",
+            {"flow": torch.ones(0, 5, 2)},
+        ),
+        (
+            ValueError,
+            r"flow must be \(\.\.\., H, W, 2\), not empty, got shape \(5, 5, 3\)",
+            {"flow": torch.ones(5, 5, 3)},
+        ),
         (TypeError, r"flow must be floating point", {"flow": torch.ones(4, 2).long()}),
         (TypeError, r"uv0 must be floating point", {"uv0": torch.ones(4, 2).long()}),
         (ValueError, r"uv1 must be points", {"uv1": torch.ones(4, 3)}),
@@ -176,7 +189,9 @@ def test_the_loss_refuses(error: type[Exception], match: str, changes: dict) -> 
 
 
 def test_sampling_refuses() -> None:
-    with pytest.raises(ValueError, match=r"flow and uv must have leading dimensions that broadcast, got \(2,\) of flow and \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"flow and uv must have leading dimensions that broadcast, got \(2,\) of flow and \(3,\)"
+    ):
         sample_flow(torch.ones(2, 4, 4, 2), torch.ones(3, 5, 2))
     with pytest.raises(TypeError, match=r"uv must be a tensor, got list"):
         sample_flow(torch.ones(4, 4, 2), [[1.0, 1.0]])

@@ -42,9 +42,7 @@ def test_the_paper_draws_with_a_deviation_of_seven_quarters() -> None:
     torch.testing.assert_close(found[10, 11] / found[10, 10], torch.tensor(math.exp(-1 / (2 * 1.75**2))).double())
 
 
-@given(
-    st.floats(-1e30, 1e30), st.floats(-50, 50), st.integers(1, 9), st.integers(1, 9), st.floats(0.05, 100)
-)
+@given(st.floats(-1e30, 1e30), st.floats(-50, 50), st.integers(1, 9), st.integers(1, 9), st.floats(0.05, 100))
 def test_heatmaps_sum_to_one_wherever_the_keypoint_is(x: float, y: float, height: int, width: int, std: float) -> None:
     for dtype in (torch.float32, torch.float64):
         found = heatmaps(torch.tensor([[x, y]], dtype=dtype), (height, width), std=std)
@@ -102,7 +100,9 @@ def test_the_loss_is_a_weighted_average_of_squared_distances() -> None:
 @given(st.floats(1e-12, 1e12))
 def test_only_ratios_of_confidence_count(scale: float) -> None:
     predicted, target, weight = normal(5, 2, seed=1), normal(5, 2, seed=2), normal(5, seed=3).abs()
-    torch.testing.assert_close(keypoint_loss(predicted, target, weight * scale), keypoint_loss(predicted, target, weight))
+    torch.testing.assert_close(
+        keypoint_loss(predicted, target, weight * scale), keypoint_loss(predicted, target, weight)
+    )
 
 
 def test_what_is_not_seen_does_not_count() -> None:
@@ -154,7 +154,7 @@ def test_leading_dimensions_broadcast() -> None:
         ),
         (
             ValueError,
-            r"predicted and target must have leading dimensions that broadcast, got \(2,\) of predicted and \(3,\) of t",
+            r"predicted and target must have leading dimensions that broadcast, got \(2,\) of predicted and \(3,\)",
             (torch.ones(2, 4, 2), torch.ones(3, 4, 2)),
         ),
         (ValueError, r"confidence must not be negative, got -1", (torch.ones(1, 2), torch.ones(1, 2), -torch.ones(1))),

@@ -1,4 +1,4 @@
-"""The segmentation loss against SciPy's distance transform and KD-tree, its pulls, and the slips of the released code."""
+"""The segmentation loss against SciPy's distance transform and KD-tree, its pulls, and slips of the released code."""
 
 import math
 
@@ -72,7 +72,9 @@ def test_only_what_counts_is_compared_with_all_vertices(monkeypatch: pytest.Monk
     """Pixels of the mask that no vertex touches, and no others."""
     asked = []
     real = inner._search
-    monkeypatch.setattr(inner, "_search", lambda points, pixel, width: asked.append(pixel) or real(points, pixel, width))
+    monkeypatch.setattr(
+        inner, "_search", lambda points, pixel, width: asked.append(pixel) or real(points, pixel, width)
+    )
     mask = torch.zeros(2, 9, 9)
     mask[0, 2, 3:6] = 1
     mask[1, 7, 1:3] = 1
@@ -172,7 +174,11 @@ def test_a_lost_vertex_is_not_overlooked() -> None:
         (ValueError, r"alpha must lie in \[0, 1\], got 1\.5", {"alpha": 1.5}),
         (ValueError, r"alpha must lie in \[0, 1\], got -0\.1", {"alpha": -0.1}),
         (ValueError, r"alpha must lie in \[0, 1\], got nan", {"alpha": math.nan}),
-        (ValueError, r"distance must have the pixels of mask \(4, 5\), got shape \(5, 4\)", {"distance": torch.ones(5, 4)}),
+        (
+            ValueError,
+            r"distance must have the pixels of mask \(4, 5\), got shape \(5, 4\)",
+            {"distance": torch.ones(5, 4)},
+        ),
         (ValueError, r"silhouette must have the pixels of mask", {"silhouette": torch.ones(4, 6)}),
         (TypeError, r"silhouette must be floating point", {"silhouette": torch.ones(4, 5).bool()}),
         (ValueError, r"mask must be \(\.\.\., H, W\), not empty, got shape \(0, 5\)", {"mask": torch.ones(0, 5)}),

@@ -197,11 +197,27 @@ CLIP = Clip(camera(), torch.zeros(3, 24, 2))
 @pytest.mark.parametrize(
     ("error", "match", "clip"),
     [
-        (ValueError, r"clip.keypoints must hold .* got shapes \(3, 17, 2\) and \(3, 24, 3\)", {"keypoints": torch.zeros(3, 17, 2)}),
-        (ValueError, r"prediction.pose must be .* got shapes \(3, 24, 3, 3\) and \(2, 24, 2\)", {"keypoints": torch.zeros(2, 24, 2)}),
-        (ValueError, r"clip.keypoints must be \(T, K, 2\) of a frame or more, got shape \(24, 2\)", {"keypoints": torch.zeros(24, 2)}),
+        (
+            ValueError,
+            r"clip.keypoints must hold .* got shapes \(3, 17, 2\) and \(3, 24, 3\)",
+            {"keypoints": torch.zeros(3, 17, 2)},
+        ),
+        (
+            ValueError,
+            r"prediction.pose must be .* got shapes \(3, 24, 3, 3\) and \(2, 24, 2\)",
+            {"keypoints": torch.zeros(2, 24, 2)},
+        ),
+        (
+            ValueError,
+            r"clip.keypoints must be \(T, K, 2\) of a frame or more, got shape \(24, 2\)",
+            {"keypoints": torch.zeros(24, 2)},
+        ),
         (ValueError, r"clip.keypoints must be \(T, K, 2\) of a frame or more", {"keypoints": torch.zeros(0, 24, 2)}),
-        (TypeError, r"clip.keypoints must be floating point, got torch.int64", {"keypoints": torch.zeros(3, 24, 2).long()}),
+        (
+            TypeError,
+            r"clip.keypoints must be floating point, got torch.int64",
+            {"keypoints": torch.zeros(3, 24, 2).long()},
+        ),
         (ValueError, r"clip.confidence must be \(3, 24\), .* got shape \(3, 23\)", {"confidence": torch.ones(3, 23)}),
         (TypeError, r"clip.flow must be a tensor, got list", {"flow": []}),
         (
@@ -211,11 +227,19 @@ CLIP = Clip(camera(), torch.zeros(3, 24, 2))
             {"flow": torch.zeros(3, SIDE, SIDE, 2)},
         ),
         (ValueError, rf"clip.flow must be \(2, {SIDE}, {SIDE}, 2\)", {"flow": torch.zeros(2, SIDE, SIDE - 1, 2)}),
-        (ValueError, rf"clip.mask must be \(3, {SIDE}, {SIDE}\), .* got shape \(3, {SIDE}, 5\)", {"mask": torch.zeros(3, SIDE, 5)}),
-        (ValueError, r"clip.keypoints must be finite where clip.confidence is positive", {"keypoints": torch.full((3, 24, 2), math.nan)}),
+        (
+            ValueError,
+            rf"clip.mask must be \(3, {SIDE}, {SIDE}\), .* got shape \(3, {SIDE}, 5\)",
+            {"mask": torch.zeros(3, SIDE, 5)},
+        ),
+        (
+            ValueError,
+            r"clip.keypoints must be finite where clip.confidence is positive",
+            {"keypoints": torch.full((3, 24, 2), math.nan)},
+        ),
         (ValueError, r"clip.confidence must not be negative", {"confidence": -torch.ones(3, 24)}),
     ],
-)  # fmt: skip
+)
 def test_clips_that_do_not_fit_are_refused(error: type[Exception], match: str, clip: dict) -> None:
     with pytest.raises(error, match=match):
         SelfSupervision(body())(motion(), CLIP._replace(**clip))
@@ -227,7 +251,7 @@ def test_bad_weights_are_refused() -> None:
             SelfSupervision(body(), **{name: -1.0})
     with pytest.raises(TypeError, match=r"body must be an nn\.Module, got str"):
         SelfSupervision("body")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="prediction.pose must be"):
+    with pytest.raises(ValueError, match=r"prediction\.pose must be"):
         SelfSupervision(body())(BodyPrediction(torch.eye(3), torch.zeros(10), torch.zeros(3)), CLIP)
 
 
@@ -238,7 +262,9 @@ def test_the_supervised_loss_is_a_sum_of_four_means() -> None:
     draw = torch.Generator().manual_seed(0)
     one, other = (
         BodyPrediction(
-            torch.randn(4, 2, 5, 3, 3, generator=draw), torch.randn(4, 2, 7, generator=draw), torch.randn(4, 2, 3, generator=draw)
+            torch.randn(4, 2, 5, 3, 3, generator=draw),
+            torch.randn(4, 2, 7, generator=draw),
+            torch.randn(4, 2, 3, generator=draw),
         )
         for _ in range(2)
     )
@@ -274,11 +300,15 @@ def test_rotations_cost_about_what_axis_angles_do() -> None:
 
 def test_bad_supervision_is_refused() -> None:
     good = BodyPrediction(torch.eye(3).expand(3, 3, 3), torch.zeros(2), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"predicted.betas and target.betas must have one shape, got \(2,\) and \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"predicted.betas and target.betas must have one shape, got \(2,\) and \(4,\)"
+    ):
         supervised_loss(good, good._replace(betas=torch.zeros(4)))
     with pytest.raises(TypeError, match=r"target.pose must be floating point"):
         supervised_loss(good, good._replace(pose=good.pose.long()))
-    with pytest.raises(ValueError, match=r"predicted.pose must be \(\.\.\., joints, 3, 3\) of two joints or more, got \(1, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"predicted.pose must be \(\.\.\., joints, 3, 3\) of two joints or more, got \(1, 3, 3\)"
+    ):
         supervised_loss(*(good._replace(pose=torch.eye(3)[None]) for _ in range(2)))
     for name in ("shape_weight", "translation_weight"):
         with pytest.raises(ValueError, match=f"{name} must be not negative and finite, got nan"):

@@ -25,7 +25,9 @@ class AdaptsToTheClip(Claim):
             "Fits the body's own parameters to each clip from four starts, without a network, by the losses of adapted "
             "and a prior on the pose.",
         ),
-        Arm("pretrained", "Reads each clip with a network that was trained on generated people, and leaves it as it is."),
+        Arm(
+            "pretrained", "Reads each clip with a network that was trained on generated people, and leaves it as it is."
+        ),
         Arm(
             "adapted",
             "Goes on training that network on each clip, by joints, flow and mask without labels, each time from the "
@@ -74,21 +76,21 @@ class AdaptsToTheClip(Claim):
         Quote("the same, mm per vertex after fitting, self-supervised", "145.8", "not verified"),
     )
     notes = (
-        "SURREAL is made of a licensed body; here people are generated with a free one. The network reads joints alone "
-        "and learns from 20,000 of them: hips and shoulders swing by 0.3 rad about an A-pose, yaw by 0.4, shape by 0.7. "
-        "The clips to be solved are of other people, on purpose: 0.45, 0.7 (drifting) and 1.5, and noisier keypoints "
-        "(0.5 pixels against 0.3). Masks and flow come from a z-buffer with noise, never from the soft splat of the "
-        "loss. mpjpe and v2v are millimetres with the root subtracted, absolute without; reprojection is in pixels; loss "
-        "is what adapted and optimization minimise, without the prior: a lower one is not a lower error. All three arms "
-        "see the same keypoints, both fitting arms the same losses with the weights 1, 1 and 0.1; optimization starts at "
-        "four yaws and the depth of the keypoints' height, moves root and place in the first quarter of its steps, has "
-        "one shape a clip and keeps the start of the lowest loss. Settings are those of the spec, not yet chosen by a "
-        "grid: for adapted adapt_lr and adapt_steps, for optimization fit_lr, fit_steps and prior, on seeds that no "
-        "verdict uses. clip_seconds is processor time. What is not known of the paper: how long it trained. Own clips "
-        "(--data, a folder of .npz): every fifth joint is shown to no arm, and held_out_reprojection is the distance "
-        "from those; with joints3d in them mpjpe is scored too. At paper scale SURREAL is read from the user's copy, with "
-        "SMPL's files: --scale paper --set root=SURREAL --set smpl=MODELS; clips of Human3.6M or of any other set go in "
-        "as own clips."
+        "SURREAL is made of a licensed body; here people are generated with a free one. The network reads joints "
+        "alone and learns from 20,000 of them: hips and shoulders swing by 0.3 rad about an A-pose, yaw by 0.4, "
+        "shape by 0.7. The clips to be solved are of other people, on purpose: 0.45, 0.7 (drifting) and 1.5, and "
+        "noisier keypoints (0.5 pixels against 0.3). Masks and flow come from a z-buffer with noise, never from the "
+        "soft splat of the loss. mpjpe and v2v are millimetres with the root subtracted, absolute without; "
+        "reprojection is in pixels; loss is what adapted and optimization minimise, without the prior: a lower one "
+        "is not a lower error. All three arms see the same keypoints, both fitting arms the same losses with the "
+        "weights 1, 1 and 0.1; optimization starts at four yaws and the depth of the keypoints' height, moves root "
+        "and place in the first quarter of its steps, has one shape a clip and keeps the start of the lowest loss. "
+        "Settings are those of the spec, not yet chosen by a grid: for adapted adapt_lr and adapt_steps, for "
+        "optimization fit_lr, fit_steps and prior, on seeds that no verdict uses. clip_seconds is processor time. "
+        "What is not known of the paper: how long it trained. Own clips (--data, a folder of .npz): every fifth "
+        "joint is shown to no arm, and held_out_reprojection is the distance from those; with joints3d in them mpjpe "
+        "is scored too. At paper scale SURREAL is read from the user's copy, with SMPL's files: --scale paper --set "
+        "root=SURREAL --set smpl=MODELS; clips of Human3.6M or of any other set go in as own clips."
     )
 
     def prepare(self, config: Config) -> None:

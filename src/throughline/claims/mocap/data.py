@@ -93,8 +93,8 @@ def own(body: BodyModel, found: DetectedClip, config: Config) -> Case:
     """
     if found.keypoints.shape[1] != JOINTS:
         raise DataError(
-            f"{found.name}: {JOINTS} joints are wanted, in SMPL's order, got {found.keypoints.shape[1]}; those that your "
-            "detector does not know have a confidence of 0"
+            f"{found.name}: {JOINTS} joints are wanted, in SMPL's order, got {found.keypoints.shape[1]}; those that "
+            "your detector does not know have a confidence of 0"
         )
     keypoints, confidence = torch.from_numpy(found.keypoints), torch.from_numpy(found.confidence)
     focal = float(found.intrinsics[[0, 1], [0, 1]].mean())

@@ -1,5 +1,7 @@
 """The networks of the mocap claim: a small one that reads joints, and the paper's, which reads pictures."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,15 +21,15 @@ class JointNet(nn.Module):
     Keypoints come in the pixels of the images that it is trained on, as differences from their principal point.
     """
 
-    def __init__(self, width: int, half: float, *, confidence: bool = False) -> None:
+    def __init__(self, width: int, reach: float, *, confidence: bool = False) -> None:
         super().__init__()
-        self.half, self.confidence = half, confidence  # half: pixels from the principal point to the border
+        self.reach, self.confidence = reach, confidence  # reach: pixels from the principal point to the border
         sizes = ((3 if confidence else 2) * JOINTS, width, width, width)
-        layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+        layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(width, 6 * JOINTS + BETAS + 3))
 
     def forward(self, centered: Tensor, confidence: Tensor | None = None) -> BodyPrediction:
-        x = centered / self.half
+        x = centered / self.reach
         if self.confidence:
             seen = torch.ones_like(x[..., :1]) if confidence is None else (confidence > 0).to(x).unsqueeze(-1)
             x = torch.cat((x * seen, seen), -1)
@@ -38,8 +40,8 @@ class JointNet(nn.Module):
 class HeatmapNet(nn.Module):
     """The network of the released code: five strided stages over heatmaps and colours, and two heads.
 
-    One head gives shape and pose, each joint as a unit axis times a signed angle, the other the root, as sine and cosine
-    of three Euler angles, and its place.
+    One head gives shape and pose, each joint as a unit axis times a signed angle, the other the root, as sine and
+    cosine of three Euler angles, and its place.
     """
 
     def __init__(self, side: int = 128, base: int = 32) -> None:
@@ -55,7 +57,7 @@ class HeatmapNet(nn.Module):
                     nn.BatchNorm2d(after),
                     nn.LeakyReLU(0.2),
                 )
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         across = (side + 31) // 32
@@ -70,7 +72,7 @@ class HeatmapNet(nn.Module):
     def forward(self, pictures: Tensor, gender: Tensor, scale: Tensor) -> BodyPrediction:
         """``pictures`` (B, 27, side, side), ``gender`` (B, 1), ``scale`` (B, 3): f s / 400 and c s / 100."""
         features = torch.cat((self.stages(pictures).flatten(1), gender), 1)
-        first, second = F.leaky_relu(self.trunk(features), 0.2).split(512, 1)
+        first, second = F.leaky_relu(self.trunk(features), 0.2).tensor_split(2, 1)
         first = F.leaky_relu(self.body(first), 0.2)
         second = F.leaky_relu(self.place(torch.cat((second, scale), 1)), 0.2)
         turn = self.pose(first).unflatten(1, (JOINTS - 1, 4))

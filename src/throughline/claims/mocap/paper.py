@@ -24,7 +24,7 @@ def cases(config: Config, seed: int) -> list[Case]:
     """Clips of the test split, others for every seed."""
     files = found(config.root, "test")
     random.Random(seed).shuffle(files)
-    made = []
+    made: list[Case] = []
     for file in files:
         if len(made) == config.clips:
             break

@@ -76,13 +76,25 @@ def posed(body: BodyModel, people: BodyPrediction) -> tuple[Tensor, Tensor]:
     return out.vertices, out.joints
 
 
+def bones(body: BodyModel) -> BodyModel:
+    """A body whose vertices are its joints: the same joints at a small part of the cost."""
+    joints = body.joint_regressor
+    still = torch.eye(len(joints)).to(joints)
+    none = body.faces.new_zeros(0, 3)
+    shapes = torch.einsum("jv,vks->jks", joints, body.shape_dirs)
+    return BodyModel(joints @ body.template, none, shapes, still, still, body.parents)
+
+
 def keypoints_of(body: BodyModel, people: BodyPrediction, camera: Camera) -> Tensor:
     """Projected joints ``(n, 24, 2)``, some people at a time."""
-    parts = [BodyPrediction(*chunk) for chunk in zip(*(part.split(CHUNK) for part in people), strict=True)]
+    body = bones(body)
+    parts = [BodyPrediction(*chunk) for chunk in zip(*(torch.split(part, CHUNK) for part in people), strict=True)]
     return torch.cat([camera.project(posed(body, part)[1])[0] for part in parts])
 
 
-def recorded(body: BodyModel, true: BodyPrediction, camera: Camera, who: Population, config: Config, draw: torch.Generator) -> Clip:
+def recorded(
+    body: BodyModel, true: BodyPrediction, camera: Camera, who: Population, config: Config, draw: torch.Generator
+) -> Clip:
     """A motion as noisy detectors see it: nothing of it comes from a soft renderer."""
     vertices, joints = posed(body, true)
     uv, _ = camera.project(joints)

@@ -41,7 +41,7 @@ def pretrained(body: BodyModel, config: Config, seed: int, log: Log, of: int) ->
     people, seen = BodyPrediction(*(part.to(config.device) for part in people)), seen.to(config.device)
     torch.manual_seed(seed)
     network = JointNet(config.width, (config.side - 1) / 2, confidence=hidden > 0).to(config.device)
-    optimizer = torch.optim.Adam(network.parameters(), config.lr)
+    optimizer = torch.optim.Adam(network.parameters(), config.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     every = max(1, config.steps // POINTS)
     for step in range(config.steps):
@@ -94,7 +94,7 @@ def solved(
     if arm == "optimization":
 
         def total(found: BodyPrediction, clip: Any) -> Mapping[str, Tensor]:
-            values = losses(found, clip)
+            values: dict[str, Tensor] = losses(found, clip)
             course.see(found, values["total"])
             return values
 
@@ -104,7 +104,7 @@ def solved(
     if arm == "adapted":
 
         def cost(found: BodyPrediction) -> Tensor:
-            value = losses(found, case.clip)["total"]
+            value: Tensor = losses(found, case.clip)["total"]
             course.see(found, value)
             return value
 

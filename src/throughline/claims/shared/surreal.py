@@ -1,9 +1,9 @@
 """SURREAL from the user's copy, with the user's SMPL files: synthetic people in pictures, whose bodies are known.
 
 A sequence has ``NAME_info.mat`` (joints2D, joints3D, pose, shape, gender, camLoc), ``NAME.mp4``, ``NAME_segm.mat`` and
-``NAME_gtflow.mat``; images are 320 × 240 with a focal length of 600 pixels. The camera of the public notes mirrors: left is
-right in its images, and all that is seen is turned back here. Root and place of a body are those that bring its posed joints
-to the joints in space: they must agree, and be seen where joints2D are.
+``NAME_gtflow.mat``; images are 320 × 240 with a focal length of 600 pixels. The camera of the public notes mirrors:
+left is right in its images, and all that is seen is turned back here. Root and place of a body are those that bring its
+posed joints to the joints in space: they must agree, and be seen where joints2D are.
 """
 
 from functools import lru_cache
@@ -24,7 +24,11 @@ from throughline.lab import require
 __all__ = ["Sequence", "found", "read"]
 
 SIZE, FOCAL, CENTER = (240, 320), 600.0, (159.5, 119.5)  # their centre, 160 and 120, counts from pixels' corners
-TO_CAMERA = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))  # rows: the camera's axes in their world, x turned back
+TO_CAMERA = (
+    (0.0, 0.0, 1.0),
+    (0.0, 1.0, 0.0),
+    (-1.0, 0.0, 0.0),
+)  # rows: the camera's axes in their world, x turned back
 GENDERS = ("female", "male")
 MARGIN = 1.3  # of the square around the keypoints
 LEAST = 16  # pixels of its side
@@ -71,7 +75,7 @@ def read(file: Path, models: str, *, frames: int, side: int, observed: bool = Fa
     keypoints = torch.stack((SIZE[1] - 1 - keypoints[..., 0], keypoints[..., 1]), -1)
     gender = int(arrays["gender"].flatten()[0])
     body = smpl(models, GENDERS[gender])
-    turns = so3_exp(arrays["pose"].reshape(72, -1)[:, :many].mT.unflatten(-1, (24, 3)))
+    turns = so3_exp(arrays["pose"].reshape(72, -1)[:, :many].mT.reshape(-1, 24, 3))
     betas = arrays["shape"].reshape(10, -1)[:, :many].mT
     place = arrays["camLoc"].flatten()
     joints = (space - place) @ torch.tensor(TO_CAMERA).mT
@@ -81,7 +85,9 @@ def read(file: Path, models: str, *, frames: int, side: int, observed: bool = Fa
     whole = Camera(K, torch.eye(3), torch.zeros(3), SIZE)
     off = float((whole.project(out.joints)[0] - keypoints).norm(dim=-1).mean())
     if not off < SEEN:
-        raise DataError(f"{file}: joints3D are projected {off:.0f} pixels from joints2D; the files are not those of SURREAL")
+        raise DataError(
+            f"{file}: joints3D are projected {off:.0f} pixels from joints2D; the files are not those of SURREAL"
+        )
     low, high = keypoints.flatten(0, 1).amin(0), keypoints.flatten(0, 1).amax(0)
     square = max(LEAST, round(MARGIN * float((high - low).max())))
     left, top = ((low + high - square) / 2).round().int().tolist()
@@ -127,7 +133,9 @@ def placed(body: BodyModel, turns: Tensor, betas: Tensor, joints: Tensor, file: 
     moved = (own - first) @ root.mT + first + transl.unsqueeze(1)
     off = float((moved - joints).norm(dim=-1).mean())
     if not off < AGREEMENT:
-        raise DataError(f"{file}: pose and joints3D are {off:.2f} m apart; are the files of smpl those of SURREAL's bodies?")
+        raise DataError(
+            f"{file}: pose and joints3D are {off:.2f} m apart; are the files of smpl those of SURREAL's bodies?"
+        )
     return BodyPrediction(torch.cat((root.unsqueeze(1), turns[:, 1:]), 1), betas, transl)
 
 
@@ -138,10 +146,11 @@ def smpl(path: str, gender: str) -> BodyModel:
 
 def _matlab(file: Path, names: tuple[str, ...]) -> dict[str, Any]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content: dict[str, Any] = loadmat(file, variable_names=names)
-    except (NotImplementedError, ValueError, TypeError, OSError) as error:
+    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError) as error:
         raise DataError(f"{file}: cannot be read as a MATLAB file ({error})") from error
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{file}: no variable {missing[0]} in it")

@@ -28,7 +28,8 @@ def check_weight(name: str, value: float) -> None:
 def common_lead(**shapes: Sequence[int]) -> torch.Size:
     """The leading dimensions that the arguments have together, by broadcasting."""
     try:
-        return torch.broadcast_shapes(*(tuple(shape) for shape in shapes.values()))
+        lead: torch.Size = torch.broadcast_shapes(*map(tuple, shapes.values()))  # type: ignore[no-untyped-call]
+        return lead
     except RuntimeError:
         told = " and ".join(f"{tuple(shape)} of {name}" for name, shape in shapes.items())
         raise ValueError(f"{' and '.join(shapes)} must have leading dimensions that broadcast, got {told}") from None

@@ -29,13 +29,13 @@ def fit_body(
     restarts: int = 4,
     prior: float = 1.0,
 ) -> BodyPrediction:
-    """The pose and place of each frame, and one shape for the clip, that minimise ``loss`` and a prior, without a network.
+    """The pose and place of each frame, and one shape for the clip, of least ``loss`` and prior, without a network.
 
     The baseline of "Self-supervised Learning of Motion Capture" (arXiv 1712.01337), in the manner of SMPLify: upright
-    bodies in the rest pose at the depth that the keypoints' height tells, one for each of the evenly spaced ``restarts``
-    of yaw, the first facing the camera. Adam moves root and translation in the first quarter of the steps, then all. The
-    prior is λ Σ |6D(θ) − 6D(rest)|² over a frame's joints but the root, and 0.01 λ |β|². All restarts run as one batch;
-    the one of the lowest sum is kept.
+    bodies in the rest pose at the depth that the keypoints' height tells, one for each of the evenly spaced
+    ``restarts`` of yaw, the first facing the camera. Adam moves root and translation in the first quarter of the steps,
+    then all. The prior is λ Σ |6D(θ) − 6D(rest)|² over a frame's joints but the root, and 0.01 λ |β|². All restarts run
+    as one batch; the one of the lowest sum is kept.
 
     Args:
         body: whose joints, in their order, the keypoints are.
@@ -136,8 +136,8 @@ def _start(body: BodyModel, clip: Clip, restarts: int) -> _Motion:
     depth = clip.camera.to_camera(posed + transl.unsqueeze(-2))[..., 2].amin()
     if not depth > 0:
         raise ValueError(
-            f"clip.keypoints place the body's joints behind the camera at the start, at a depth of {depth.item():.3g} m; "
-            "clip.camera.K must be of the very images that the keypoints are in"
+            f"clip.keypoints place the body's joints behind the camera at the start, at a depth of {depth.item():.3g} "
+            "m; clip.camera.K must be of the very images that the keypoints are in"
         )
     return _Motion(
         rotation_to_6d(root).unsqueeze(2),
@@ -177,7 +177,8 @@ def _places(clip: Clip, posed: Tensor) -> Tensor:
     middle = torch.where(seen.unsqueeze(-1), posed, 0.0).sum(-2) / many.unsqueeze(-1)
     middle = torch.where(good.unsqueeze(-1), middle, posed.mean(-2))
     wanted = (ray * depth.unsqueeze(-1) - t).unsqueeze(-1)  # in the camera's axes
-    return (R.mT @ wanted).squeeze(-1) - middle
+    transl: Tensor = (R.mT @ wanted).squeeze(-1) - middle
+    return transl
 
 
 def _extent(values: Tensor, seen: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def sample_flow(flow: Tensor, uv: Tensor) -> Tensor:
 
 
 def motion_loss(uv0: Tensor, uv1: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """Σ_i v_i |û_i − F_i|₁ / Σ_i v_i with û = uv1 − uv0: whether visible vertices move with the observed flow, in pixels.
+    """Σ_i v_i |û_i − F_i|₁ / Σ_i v_i with û = uv1 − uv0: do visible vertices move with the observed flow, in pixels?
 
     The second label-free loss of "Self-supervised Learning of Motion Capture" (arXiv 1712.01337); its code divides by
     the number of all vertices instead, so that the weight of motion depends on how much is seen. The gradient reaches
@@ -87,11 +87,14 @@ def motion_loss(uv0: Tensor, uv1: Tensor, flow: Tensor, visible: Tensor) -> Tens
     if uv0.shape != uv1.shape:
         raise ValueError(f"uv0 and uv1 must have one shape, got {tuple(uv0.shape)} and {tuple(uv1.shape)}")
     if visible.shape != uv0.shape[:-1]:
-        raise ValueError(f"visible must be {tuple(uv0.shape[:-1])}, as uv0 {tuple(uv0.shape)}, got {tuple(visible.shape)}")
+        raise ValueError(
+            f"visible must be {tuple(uv0.shape[:-1])}, as uv0 {tuple(uv0.shape)}, got {tuple(visible.shape)}"
+        )
     if flow.ndim == uv0.ndim + 1:
         if flow.shape[:-3] != uv0.shape[:-2]:
             raise ValueError(
-                f"flow and uv0 must have the same leading dimensions, got shapes {tuple(flow.shape)} and {tuple(uv0.shape)}"
+                "flow and uv0 must have the same leading dimensions, "
+                f"got shapes {tuple(flow.shape)} and {tuple(uv0.shape)}"
             )
         flow = sample_flow(flow, uv0.detach())
     if flow.shape != uv0.shape:
