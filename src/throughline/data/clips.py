@@ -62,7 +62,7 @@ def _clip(file: Path, name: str) -> DetectedClip:
     if keypoints.ndim != 3 or keypoints.shape[2] != 2 or 0 in keypoints.shape:
         raise DataError(f"{file}: keypoints must be (frames, joints, 2), got shape {keypoints.shape}")
     frames, joints = keypoints.shape[:2]
-    seen: NDArray[np.bool_] = np.isfinite(keypoints).all(-1)
+    seen = np.isfinite(keypoints[..., 0]) & np.isfinite(keypoints[..., 1])
     confidence = _shaped(file, "confidence", found, (frames, joints))
     confidence = np.ones((frames, joints), np.float32) if confidence is None else np.nan_to_num(confidence)
     if (confidence < 0).any():
