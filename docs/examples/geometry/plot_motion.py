@@ -70,7 +70,7 @@ source = people(3000, 0.3, 0.4, 0.7)
 seen, _ = camera.project(shown(source).joints)
 regressor = Regressor()
 optimizer = torch.optim.Adam(regressor.parameters(), 1e-3)
-for _ in range(800):
+for _ in range(600):
     rows = torch.randint(3000, (64,), generator=draw)
     loss = supervised_loss(regressor(seen[rows]), BodyPrediction(*(part[rows] for part in source))).mean()
     optimizer.zero_grad()
@@ -108,8 +108,8 @@ for axis, title in zip(
     axis.set(xticks=[], yticks=[], title=title)
 
 # %%
-# Three ways to the motion. While the copy of the network is adapted its error falls; the loss of the optimised body
-# falls further than that, and its error does not follow.
+# Three ways to the motion. The loss of the optimised body falls the most, and its error does not follow; the network
+# starts near the truth, and stays near it.
 losses = SelfSupervision(body)
 course = {"adapted": [], "optimised": []}
 
@@ -135,7 +135,7 @@ def watched(out, clip):
 with torch.no_grad():
     motions = {"pretrained": regressor(clip.keypoints)}
     motions["adapted"] = adapt(regressor, (clip.keypoints,), total, steps=80, lr=3e-4)(clip.keypoints)
-motions["optimised"] = fit_body(body, clip, watched, steps=80, lr=0.05)
+motions["optimised"] = fit_body(body, clip, watched, steps=60, lr=0.05)
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
 for name, color in (("adapted", "tab:blue"), ("optimised", "0.5")):
