@@ -36,6 +36,13 @@ def test_heatmaps_in_single_precision_are_right_far_from_the_origin() -> None:
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6)
 
 
+def test_half_precision_counts_pixels_in_single_precision() -> None:
+    keypoints = torch.tensor([[290.0, 3.0]], dtype=torch.bfloat16)  # bfloat16 has no 291
+    found = heatmaps(keypoints, (8, 300))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, heatmaps(keypoints.double(), (8, 300)).bfloat16())
+
+
 def test_the_paper_draws_with_a_deviation_of_seven_quarters() -> None:
     keypoints = torch.tensor([[10.0, 10.0]], dtype=torch.float64)
     found = heatmaps(keypoints, (21, 21))[0]

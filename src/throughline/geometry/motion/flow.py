@@ -110,5 +110,5 @@ def motion_loss(uv0: Tensor, uv1: Tensor, flow: Tensor, visible: Tensor) -> Tens
 def _cell(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The pixel before each place on an axis, and how far behind it the place is."""
     inside = at.clamp(0, size - 1)
-    before = inside.detach().nan_to_num().floor().clamp(max=max(size - 2, 0))
+    before = inside.detach().nan_to_num().floor()
     return before.long(), inside - before
