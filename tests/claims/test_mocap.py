@@ -359,6 +359,25 @@ def test_the_network_learns_to_do_without_joints_where_some_are_hidden(tmp_path:
     assert not training.pretrained(body(), replace(config, data=None), 0, Notes(), 2).confidence
 
 
+def test_training_shows_noisy_joints_and_hides_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    class Watched(models.JointNet):
+        def forward(self, centered: Tensor, confidence: Tensor | None = None) -> BodyPrediction:
+            assert confidence is not None
+            shown.append((centered, confidence))
+            return super().forward(centered, confidence)
+
+    monkeypatch.setattr(training, "JointNet", Watched)
+    training.pretrained(body(), replace(QUICK, people=1, steps=3, hidden=0.3), 0, Notes(), 3)
+    seen, confidence = (torch.cat(parts) for parts in zip(*shown, strict=True))
+    assert seen.std(0).mean().item() == pytest.approx(SMOKE.source.noise, rel=0.05)
+    assert confidence.mean().item() == pytest.approx(0.7, abs=0.03)
+    middle = people.stage(SMOKE).K[:2, 2]
+    truth = people.keypoints_of(body(), people.crowd(1, SMOKE.source, SMOKE, seeded()), people.stage(SMOKE))
+    torch.testing.assert_close(seen.mean(0), truth[0] - middle, atol=0.15, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("match", "arrays"),
     [

@@ -95,6 +95,9 @@ def test_a_sequence_is_read_as_it_was_made(tmp_path: Path) -> None:
     assert (mask != found.mask).float().mean() < 0.03
     inside = mask[:-1] & found.mask[:-1]
     assert (flow - found.flow)[inside].abs().median() < 0.2
+    moving = inside & (flow[..., 0].abs() > 2)
+    assert moving.any()
+    assert (flow[moving][:, 0].sign() == found.flow[moving][:, 0].sign()).float().mean() > 0.9
     bright = found.images[:, 0].float()
     assert bright[found.mask].mean() > 180 > 70 > bright[~found.mask].mean()
     assert surreal.read(file, "models", frames=2, side=32).mask is None

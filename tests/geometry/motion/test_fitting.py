@@ -8,7 +8,7 @@ import torch
 from tests.geometry.motion.bodies import DISTANCE, FOCAL, body, camera, joints, motion, observed
 from torch import Tensor
 
-from throughline.core.camera import Camera
+from throughline.core.camera import Camera, look_at
 from throughline.core.rotation import geodesic_distance, so3_exp
 from throughline.geometry.body import BodyPrediction, joint_error
 from throughline.geometry.motion import Clip, SelfSupervision, fit_body
@@ -63,6 +63,17 @@ def test_a_world_with_y_down_starts_with_a_turned_root() -> None:
     torch.testing.assert_close(start.pose[0, 0, 0], torch.diag(torch.tensor([1.0, -1.0, -1.0])), atol=1e-6, rtol=0)
     depth = plain.to_camera(joints(BodyPrediction(*(part[0] for part in start))))[..., 2]
     assert depth.mean().item() == pytest.approx(DISTANCE, abs=0.1)
+
+
+def test_a_camera_anywhere_sees_the_same_start() -> None:
+    side = look_at((3.0, 2.5, 1.0), (0.0, 0.9, 0.0), focal_length=FOCAL, image_size=(48, 48))
+    start = _start(body(), Clip(side, seen(still()).keypoints), 2).predicted()
+    front = _start(body(), seen(still()), 2).predicted()
+    for k in range(2):
+        there, here = (BodyPrediction(*(part[k] for part in each)) for each in (start, front))
+        torch.testing.assert_close(
+            side.to_camera(joints(there)), camera().to_camera(joints(here)), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_frames_that_show_too_little_start_where_the_others_do() -> None:
