@@ -43,7 +43,7 @@ def distance_transform(mask: Tensor) -> Tensor:
     far = 2.0 * (long + short)
     place = torch.arange(long, dtype=work, device=mask.device).unsqueeze(1)
     before = torch.where(turned, place, -far).cummax(-2).values
-    after = torch.where(turned, place, far + long).flip(-2).cummin(-2).values.flip(-2)
+    after = torch.where(turned, place, far).flip(-2).cummin(-2).values.flip(-2)
     square = torch.minimum(place - before, after - place).square()
     steps = torch.arange(short, dtype=work, device=mask.device)
     apart = (steps.unsqueeze(1) - steps).square()
