@@ -121,7 +121,7 @@ def _start(body: BodyModel, clip: Clip, restarts: int) -> _Motion:
     turn = torch.diag(like.new_tensor([1.0, -1.0, -1.0]))  # y down, and facing the camera
     yaw = torch.arange(restarts, dtype=like.dtype, device=like.device) * (2 * math.pi / restarts)
     yaws = so3_exp(torch.stack((torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)), -1))
-    upright = clip.camera.R.to(like).expand(frames, 3, 3) @ turn
+    upright = clip.camera.R.to(like).mT.expand(frames, 3, 3) @ turn
     root = upright @ yaws.unsqueeze(1)  # (restarts, T, 3, 3)
     pose = torch.cat((root.unsqueeze(2), still.expand(restarts, frames, joints - 1, 3, 3)), 2)
     betas = like.new_zeros(restarts, 1, body.shape_dirs.shape[-1])
