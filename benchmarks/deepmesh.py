@@ -1,5 +1,5 @@
-"""Speed bars of surfaces out of fields: scikit-image's and PyMCubes' marching cubes, the field's own evaluations for the
-layer, and what one writes by hand for the distances.
+"""Speed bars of surfaces out of fields: scikit-image's and PyMCubes' marching cubes, the field's own evaluations for
+the layer, and what one writes by hand for the distances.
 
 The authors' code calls scikit-image on the CPU, so that is the peer of theirs too.
 """
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from skimage import measure
 from torch import Tensor
 
 from benchmarks.growth import Growth
@@ -53,14 +52,15 @@ def area(vertices: Tensor, faces: Tensor) -> float:
 
 def cubes(side: int, peer: str) -> Calls:
     """The same array, in the memory of torch and of NumPy; vertices in units of cells."""
+    import mcubes
+    from skimage.measure import marching_cubes as skimage
+
     values = sampled(side)
     array = values.numpy()
 
     def theirs() -> Any:
         if peer == "scikit-image":
-            return measure.marching_cubes(array, 0.0)[:2]
-        import mcubes
-
+            return skimage(array, 0.0)[:2]
         return mcubes.marching_cubes(array, 0.0)
 
     def agree() -> None:

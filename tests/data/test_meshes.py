@@ -43,7 +43,10 @@ def test_reads_positions_and_faces(tmp_path: Path) -> None:
 
 
 def test_polygons_become_triangles_and_the_inside_is_inside(tmp_path: Path) -> None:
-    for text in (CUBE, "\n".join(f"f {' '.join(reversed(x.split()[1:]))}" if x[0] == "f" else x for x in CUBE.split("\n"))):
+    for text in (
+        CUBE,
+        "\n".join(f"f {' '.join(reversed(x.split()[1:]))}" if x[0] == "f" else x for x in CUBE.split("\n")),
+    ):
         mesh = read_mesh(written(tmp_path, text))
         assert mesh.faces.shape == (12, 3)
         assert volume(mesh.vertices, mesh.faces) == pytest.approx(1)
@@ -51,7 +54,7 @@ def test_polygons_become_triangles_and_the_inside_is_inside(tmp_path: Path) -> N
 
 def test_vertices_at_one_place_are_one(tmp_path: Path) -> None:
     lines = TETRAHEDRON.split("\n")
-    more = [*lines[:5], "v 1 0 0", "v 9 9 9", "f 1 3 6", "f 1 2 4", "f 1 4 3", "f 6 3 4", "f 6 2 3"]
+    more = [*lines[:5], "v 1 0 0", "v 9 9 9", "f 1 3 5", "f 1 2 4", "f 1 4 3", "f 5 3 4", "f 5 2 3"]
     mesh = read_mesh(written(tmp_path, "\n".join(more)))
     assert mesh.vertices.shape == (4, 3)
     assert mesh.faces.tolist() == [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]

@@ -127,7 +127,7 @@ def test_bodies_that_cannot_be(folder: Path) -> None:
 
 
 def test_no_people(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no people in this folder; NAME.png, NAME_parsing.png and NAME.json"):
+    with pytest.raises(DataError, match=r"no people in this folder; NAME\.png, NAME_parsing\.png and NAME\.json"):
         read_people(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         read_people(tmp_path / "none")

@@ -2,8 +2,9 @@
 A hole that closes
 ==================
 
-A network holds two shapes, a ring and a ball, as the zeros of one field. Points of the ball are all that is known; a loss on
-the mesh moves the code from the ring to the ball, and on the way the hole closes. No mesh of fixed topology can do that.
+A network holds two shapes, a ring and a ball, as the zeros of one field. Points of the ball are all that is known; a
+loss on the mesh moves the code from the ring to the ball, and on the way the hole closes. No mesh of fixed topology can
+do that.
 """
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ from throughline.geometry.isosurface import (
 )
 
 # %%
-# Two fields in closed form, and a decoder that learns both of them: one number tells which.
+# Two fields in closed form, and a decoder that learns both of them near their surfaces: one number tells which.
 
 
 def ring(x):
@@ -33,13 +34,13 @@ def ball(x):
 
 
 torch.manual_seed(0)
-decoder = DeepSDF(1, (64, 64, 64), skip=(2,))
-optimizer = torch.optim.Adam(decoder.parameters(), 3e-3)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, 400)
+decoder = DeepSDF(1, (64, 64, 64), skip=(2,), fourier_degree=1)
+optimizer = torch.optim.Adam(decoder.parameters(), 5e-3)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, 400)
 for _ in range(400):
-    x = 2 * torch.rand(1024, 3) - 1
+    x = 0.85 * (2 * torch.rand(1024, 3) - 1)
     loss = sum(
-        (decoder(x, torch.tensor([code])) - shape(x)).clamp(-0.3, 0.3).abs().mean()
+        (decoder(x, torch.tensor([code])).clamp(-0.2, 0.2) - shape(x).clamp(-0.2, 0.2)).abs().mean()
         for code, shape in ((-1.0, ring), (1.0, ball))
     )
     optimizer.zero_grad()
@@ -84,8 +85,8 @@ def draw(axes, vertices, faces, colors=None):
     if colors is not None:
         base = cm.RdBu(0.5 + 0.5 * colors[faces].mean(1).numpy())[:, :3]
     axes.add_collection3d(Poly3DCollection(corners, facecolors=np.clip(base * light[:, None], 0, 1)))
-    axes.set(xlim=(-0.55, 0.55), ylim=(-0.55, 0.55), zlim=(-0.45, 0.45))
-    axes.set_box_aspect((1.1, 1.1, 0.9), zoom=1.4)
+    axes.set(xlim=(-0.7, 0.7), ylim=(-0.7, 0.7), zlim=(-0.55, 0.55))
+    axes.set_box_aspect((1.4, 1.4, 1.1), zoom=1.4)
     axes.view_init(35, -70)
     axes.set_axis_off()
 
@@ -101,9 +102,9 @@ for place, i in zip(axes, shown, strict=True):
     place.set_title(f"step {step}\nEuler {euler}, loss {loss:.3f}", fontsize=9)
 
 # %%
-# What the loss asks of the field, vertex by vertex: ∂L/∂f = −∂L/∂v · ∇f / |∇f|². Where it is positive (blue) the loss falls
-# as f falls and the surface flows outward; where it is negative (red), inward. The code's gradient is the sum of this
-# inflow times ∂f/∂z, so the change that the network knows how to make is the one that is made.
+# What the loss asks of the field, vertex by vertex: ∂L/∂f = −∂L/∂v · ∇f / |∇f|². Where it is positive (blue) the loss
+# falls as f falls and the surface flows outward; where it is negative (red), inward. The code's gradient is the sum of
+# this inflow times ∂f/∂z, so the change that the network knows how to make is the one that is made.
 
 
 def inflow(vertices, push):

@@ -96,7 +96,7 @@ def _wavefront(file: Path) -> Arrays:
         if kind == "v" and len(points[-1]) < 3:
             raise DataError(f"{file}: line {number} has fewer than three coordinates")
     found = np.array(points, dtype=np.float64).reshape(-1, 3), np.array(faces, dtype=np.int64).reshape(-1, 3)
-    if len(faces) and not (0 <= found[1].min() and found[1].max() < len(points)):
+    if len(faces) and (found[1].min() < 0 or found[1].max() >= len(points)):
         raise DataError(f"{file}: a face has a vertex that is not there; the file has {len(points):,}")
     return found
 

@@ -50,10 +50,14 @@ def read_people(folder: str | Path) -> list[Person]:
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; give one with NAME.png, NAME_parsing.png and NAME.json for each person")
+        raise DataError(
+            f"{place}: no such folder; give one with NAME.png, NAME_parsing.png and NAME.json for each person"
+        )
     images = sorted(f for f in place.glob("*.png") if not f.stem.endswith(SUFFIX) and f.name[0] != ".")
     if not images:
-        raise DataError(f"{place}: no people in this folder; NAME.png, NAME_parsing.png and NAME.json are wanted for each")
+        raise DataError(
+            f"{place}: no people in this folder; NAME.png, NAME_parsing.png and NAME.json are wanted for each"
+        )
     return [_person(image) for image in images]
 
 
@@ -110,7 +114,9 @@ def _check_pictures(image: Path, parsing: Path) -> None:
     if sizes[0][0] != sizes[0][1]:
         raise DataError(f"{image}: a square picture is wanted, got {sizes[0][0]} × {sizes[0][1]}")
     if sizes[1] != sizes[0]:
-        raise DataError(f"{parsing}: {sizes[1][0]} × {sizes[1][1]} pixels, and its picture has {sizes[0][0]} × {sizes[0][1]}")
+        raise DataError(
+            f"{parsing}: {sizes[1][0]} × {sizes[1][1]} pixels, and its picture has {sizes[0][0]} × {sizes[0][1]}"
+        )
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.max() >= LABELS:
         raise DataError(f"{parsing}: one byte a pixel is wanted, a label from 0 to {LABELS - 1}")
 

@@ -163,9 +163,9 @@ class Source:
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
         if kind == "people":
-            people = self.people()
-            known = sum(person.joints is not None for person in people)
-            return f"{len(people):,} people, {known:,} with the body in 3D"
+            persons = self.people()
+            known = sum(person.joints is not None for person in persons)
+            return f"{len(persons):,} people, {known:,} with the body in 3D"
         if kind == "clips":
             clips = self.clips()
             frames = sum(len(clip.keypoints) for clip in clips)

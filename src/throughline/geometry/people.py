@@ -1,8 +1,8 @@
 """Clothed people whose bodies are known: poses, outfits, pictures and their parsing, made of `open_body`.
 
 After "Learning to Regress Bodies from Images using Differentiable Semantic Rendering" (arXiv 2110.03480), whose prior
-comes from clothed scans. Clothes are geometry here: vertices of the body move outwards at rest, are posed with it, and a
-z-buffer draws them, so the truth shares nothing with a differentiable renderer.
+comes from clothed scans. Clothes are geometry here: vertices of the body move outwards at rest, are posed with it, and
+a z-buffer draws them, so the truth shares nothing with a differentiable renderer.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,8 @@ from throughline.geometry.body import PARSING_LABELS, BodyModel
 __all__ = ["Outfits", "People", "a_pose", "random_outfits", "random_poses", "synthetic_people"]
 
 HAIR, UPPER, PANTS, FACE, LEFT_ARM, LEFT_LEG, LEFT_SHOE = (
-    PARSING_LABELS.index(name) for name in ("hair", "upper clothes", "pants", "face", "left arm", "left leg", "left shoe")
+    PARSING_LABELS.index(name)
+    for name in ("hair", "upper clothes", "pants", "face", "left arm", "left leg", "left shoe")
 )
 SKIN = ("face", "left arm", "right arm", "left leg", "right leg")
 TORSO, HEAD = (0, 3, 6, 9, 13, 14), (12, 15)  # joints that own the parts
@@ -199,12 +200,13 @@ def synthetic_people(
 
     >>> from throughline.geometry.body import open_body
     >>> body, draw = open_body(0.07), torch.Generator().manual_seed(0)
-    >>> camera = Camera(torch.tensor([[48.0, 0, 15.5], [0, 48, 15.5], [0, 0, 1]]), torch.eye(3), torch.zeros(3), (32, 32))
-    >>> made = synthetic_people(body, torch.zeros(2, 10), random_outfits(2, body, generator=draw), camera, generator=draw)
+    >>> K = torch.tensor([[48.0, 0.0, 15.5], [0.0, 48.0, 15.5], [0.0, 0.0, 1.0]])
+    >>> camera, outfits = Camera(K, torch.eye(3), torch.zeros(3), (32, 32)), random_outfits(2, body, generator=draw)
+    >>> made = synthetic_people(body, torch.zeros(2, 10), outfits, camera, generator=draw)
     >>> made.images.shape, made.keypoints.shape
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 24, 2]))
     """
-    parts, outward = _own(body)
+    _, outward = _own(body)
     _check(body, betas, outfits, depth, sway, keypoint_noise, noise)
     like, n = body.template, len(betas)
 
@@ -257,7 +259,8 @@ def _drawn(faces: Tensor, vertices: Tensor, labels: Tensor, colours: Tensor, cam
     parsing = of_face.gather(1, index).masked_fill(nothing, 0)
     shade = light.gather(1, index).masked_fill(nothing, 1.0)
     image = colours.gather(1, parsing.unsqueeze(-1).expand(-1, -1, 3)) * shade.unsqueeze(-1)
-    return image.mT.unflatten(-1, camera.image_size), parsing.unflatten(-1, camera.image_size)
+    size = camera.image_size
+    return image.mT.reshape(len(image), 3, *size), parsing.view(len(parsing), *size)
 
 
 def _naked(parts: Tensor, z: Tensor, y: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 CORNERS = torch.tensor([[0.0, 0, 0], [1.1, 0.1, 0], [0, 1.2, 0.2], [0.1, 0, 1.3]], dtype=torch.float64)
 X = torch.ones(2, 3)
 ONE_SURFACE = "how many vertices there are depends on the values"
-NO_TRANSFORMS = {"transforms": ONE_SURFACE, "fullgraph": ONE_SURFACE, "batch": "a mesh, whose vertices are the rows"}
+ALONE = {"transforms": ONE_SURFACE, "batch": "a mesh, whose vertices are the rows"}
+NO_TRANSFORMS = {**ALONE, "fullgraph": ONE_SURFACE}
 MESHES = (
     Bad(ValueError, r"faces must be int64, got torch\.int32", CORNERS, TETRAHEDRON.int()),
     Bad(ValueError, r"faces must be in \[0, 3\), got 3", CORNERS[:3], TETRAHEDRON),
@@ -49,7 +50,7 @@ def attached(vertices: Tensor, **options: Any) -> Tensor:
 
 
 def ellipsoid(weights: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    return extract_surface(lambda x: (weights * x.square()).sum(-1) - 1, **options)
+    return extract_surface(lambda x: (weights * x.to(weights).square()).sum(-1) - 1, **options)
 
 
 def tetrahedron(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,7 @@ PARTS = [
             Bad(ValueError, r"level must be finite, got inf", level=float("inf")),
             Bad(ValueError, r"origin must be a number or \(3,\), got shape \(2,\)", origin=torch.ones(2)),
         ),
-        skips=NO_TRANSFORMS,
+        skips=ALONE,
     ),
     *(
         Part(
@@ -127,14 +128,14 @@ PARTS = [
         ),
         skips={
             **NO_TRANSFORMS,
-            "gradcheck": "vertices move along the normal in its gradient, and along edges of the grid when it is called",
+            "gradcheck": "in its gradient vertices move along their normals, from call to call along edges of the grid",
             **dict.fromkeys(("empty", "foreign"), "weights are an argument of the field, which is the caller's own"),
         },
     ),
     Part(
         DeepSDF,
         lambda g: (normal(g, 3), normal(g, 2)),
-        {"latent_dim": 2, "hidden": (9, 8), "skip": (1,), "fourier_degree": 1, "weight_norm": True},
+        {"latent_dim": 2, "hidden": (13, 8), "skip": (1,), "fourier_degree": 1, "weight_norm": True},
         variant="with a skip and waves",
         prepare=weights,
         mixed=True,
@@ -144,7 +145,7 @@ PARTS = [
         edges={"single": lambda: (torch.zeros(3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))},
         bad=(
             Bad(ValueError, r"skip must be layers from 1 to 2, got \(3,\)", skip=(3,)),
-            Bad(ValueError, r"hidden must be at least 1, got 0", hidden=(9, 0)),
+            Bad(ValueError, r"hidden must be at least 1, got 0", hidden=(13, 0)),
             Bad(ValueError, r"dropout must be in \[0, 1\), got 1", dropout=1),
             Bad(ValueError, r"points must be \(\.\.\., 3\), got shape \(2,\)", X[0, :2], X[0, :2]),
             Bad(ValueError, r"latent must be \(\.\.\., 2\), got shape \(3,\)", X[0], X[0]),
@@ -159,6 +160,7 @@ PARTS = [
         prepare=weights,
         mixed=True,
         batched=(0, 1),
+        stretched=(0,),
         tolerance=(1e-3, 2e-1),
         edges={"single": lambda: (torch.zeros(3, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))},
         bad=(Bad(ValueError, r"latent_dim must be at least 0, got -1", latent_dim=-1),),
@@ -203,9 +205,7 @@ PARTS = [
         chamfer_distance,
         lambda g: (normal(g, 5, 3), normal(g, 4, 3)),
         edges={"single": lambda: (torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))},
-        reference=lambda a, b: sum(
-            (p[:, None] - q).square().sum(-1).amin(1).mean() for p, q in ((a, b), (b, a))
-        ),
+        reference=lambda a, b: sum((p[:, None] - q).square().sum(-1).amin(1).mean() for p, q in ((a, b), (b, a))),
         bad=(
             Bad(ValueError, r"a must be \(N, 3\) with at least one point, got shape \(0, 3\)", X[:0], X),
             Bad(ValueError, r"b must be \(N, 3\) with at least one point, got shape \(3,\)", X, X[0]),

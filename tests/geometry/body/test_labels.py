@@ -64,7 +64,9 @@ def test_prior_is_exact_for_many() -> None:
         (ValueError, "smoothing must be finite and not negative, got nan", torch.tensor([[0]]), 1, float("nan")),
     ],
 )
-def test_prior_refuses(error: type[Exception], match: str, labels: torch.Tensor, classes: int, smoothing: float) -> None:
+def test_prior_refuses(
+    error: type[Exception], match: str, labels: torch.Tensor, classes: int, smoothing: float
+) -> None:
     with pytest.raises(error, match=match):
         semantic_prior(labels, classes, smoothing=smoothing)
 
@@ -90,16 +92,28 @@ def test_merging_and_one_hot_go_either_way() -> None:
 @pytest.mark.parametrize(
     ("error", "match", "given_", "groups"),
     [
-        (ValueError, r"groups must partition the labels 0 to C - 1, got \(\(0,\), \(0,\)\)", torch.tensor(0), [(0,), (0,)]),
+        (
+            ValueError,
+            r"groups must partition the labels 0 to C - 1, got \(\(0,\), \(0,\)\)",
+            torch.tensor(0),
+            [(0,), (0,)],
+        ),
         (ValueError, "groups must partition", torch.tensor(0), [(0, 2)]),
         (ValueError, "groups must partition", torch.tensor(0), []),
         (ValueError, r"prior_or_labels must lie in \[0, 2\), got 2 to 2", torch.tensor([2]), [(0,), (1,)]),
         (ValueError, r"prior_or_labels must be \(\.\.\., 2\), .* got \(3,\)", torch.zeros(3), [(0,), (1,)]),
         (ValueError, r"prior_or_labels must be \(\.\.\., 2\)", torch.tensor(0.5), [(0,), (1,)]),
-        (TypeError, "prior_or_labels must be int64 labels or floating point, got torch.int32", torch.zeros(2).int(), [(0, 1)]),
+        (
+            TypeError,
+            "prior_or_labels must be int64 labels or floating point, got torch.int32",
+            torch.zeros(2).int(),
+            [(0, 1)],
+        ),
         (TypeError, "prior_or_labels must be a tensor, got list", [0, 1], [(0, 1)]),
     ],
 )
-def test_merging_refuses(error: type[Exception], match: str, given_: torch.Tensor, groups: list[tuple[int, ...]]) -> None:
+def test_merging_refuses(
+    error: type[Exception], match: str, given_: torch.Tensor, groups: list[tuple[int, ...]]
+) -> None:
     with pytest.raises(error, match=match):
         merge_labels(given_, groups)

@@ -93,7 +93,12 @@ def test_iou_of_soft_values() -> None:
         (TypeError, "mask must be a tensor, got list", torch.zeros(2, 2), [[0]]),
         (ValueError, r"probability must be (..., H, W), got shape (2,)", torch.zeros(2), torch.zeros(2, 2)),
         (ValueError, r"probability must be (..., H, W), got shape (2, 0)", torch.zeros(2, 0), torch.zeros(2, 0)),
-        (ValueError, "mask must be (..., H, W) of 2×3 pixels as probability, got (3, 2)", torch.zeros(2, 3), torch.zeros(3, 2)),
+        (
+            ValueError,
+            "mask must be (..., H, W) of 2×3 pixels as probability, got (3, 2)",
+            torch.zeros(2, 3),
+            torch.zeros(3, 2),
+        ),
         (ValueError, "mask must be (..., H, W)", torch.zeros(2, 3), torch.zeros(3)),
         (ValueError, "mask must hold 0 and 1, got other values", torch.zeros(2, 2), torch.full((2, 2), 0.5)),
         (ValueError, "mask must hold 0 and 1, got other values", torch.zeros(2, 2), torch.full((2, 2), 2)),
@@ -161,7 +166,7 @@ def test_an_error_costs_a_bounded_amount(capsys: pytest.CaptureFixture[str]) -> 
     bare[:, 10:] = 0.0  # clothes without body
     base, on_ground, uncovered = (float(clothing_loss(q, labels)) for q in (inside, outside, bare))
     per_pixel = [2 * (value - base) for value in (on_ground, uncovered)]  # half of the weight is of these pixels
-    print("body on background {:.3f}, clothes not covered {:.3f}".format(*per_pixel))
+    print("body on background {:.3f}, clothes not covered {:.3f}".format(*per_pixel))  # noqa: T201
     assert per_pixel[0] == pytest.approx(math.log(math.e + 7) - math.log(8), abs=1e-6)
     assert per_pixel[1] == pytest.approx(math.log(8) - (math.log(math.e + 7) - 1), abs=1e-6)
     assert "0.195, clothes not covered 0.805" in capsys.readouterr().out
@@ -172,15 +177,41 @@ def test_an_error_costs_a_bounded_amount(capsys: pytest.CaptureFixture[str]) -> 
     [
         (TypeError, "probability must be floating point", torch.zeros(2, 2, 3).long(), torch.zeros(2, 2).long(), {}),
         (TypeError, "labels must be int64, got torch.float32", torch.zeros(2, 2, 3), torch.zeros(2, 2), {}),
-        (ValueError, "probability must be (..., H, W, C), got shape (2, 2)", torch.zeros(2, 2), torch.zeros(2).long(), {}),
+        (
+            ValueError,
+            "probability must be (..., H, W, C), got shape (2, 2)",
+            torch.zeros(2, 2),
+            torch.zeros(2).long(),
+            {},
+        ),
         (ValueError, "probability must be (..., H, W, C)", torch.zeros(2, 2, 0), torch.zeros(2, 2).long(), {}),
-        (ValueError, "labels must be (2, 2) as probability, got (2, 3)", torch.zeros(2, 2, 3), torch.zeros(2, 3).long(), {}),
+        (
+            ValueError,
+            "labels must be (2, 2) as probability, got (2, 3)",
+            torch.zeros(2, 2, 3),
+            torch.zeros(2, 3).long(),
+            {},
+        ),
         (ValueError, "labels must lie in [0, 3), got 3 to 3", torch.zeros(2, 2, 3), torch.full((2, 2), 3), {}),
-        (ValueError, "min_pixels must not be negative, got -1", torch.zeros(2, 2, 3), torch.zeros(2, 2).long(), {"min_pixels": -1}),
-        (TypeError, "min_pixels must be an integer, got 0.5", torch.zeros(2, 2, 3), torch.zeros(2, 2).long(), {"min_pixels": 0.5}),
+        (
+            ValueError,
+            "min_pixels must not be negative, got -1",
+            torch.zeros(2, 2, 3),
+            torch.zeros(2, 2).long(),
+            {"min_pixels": -1},
+        ),
+        (
+            TypeError,
+            "min_pixels must be an integer, got 0.5",
+            torch.zeros(2, 2, 3),
+            torch.zeros(2, 2).long(),
+            {"min_pixels": 0.5},
+        ),
     ],
 )
-def test_clothing_refuses(error: type[Exception], match: str, q: Tensor, labels: Tensor, options: dict[str, int]) -> None:
+def test_clothing_refuses(
+    error: type[Exception], match: str, q: Tensor, labels: Tensor, options: dict[str, int]
+) -> None:
     with pytest.raises(error, match=re.escape(match)):
         clothing_loss(q, labels, **options)
 
@@ -195,6 +226,8 @@ def test_clothing_refuses(error: type[Exception], match: str, q: Tensor, labels:
         (ValueError, "min_pixels must not be negative", torch.zeros(2, 2).long(), 3, {"min_pixels": -2}),
     ],
 )
-def test_weights_refuse(error: type[Exception], match: str, labels: Tensor, classes: int, options: dict[str, int]) -> None:
+def test_weights_refuse(
+    error: type[Exception], match: str, labels: Tensor, classes: int, options: dict[str, int]
+) -> None:
     with pytest.raises(error, match=re.escape(match)):
         class_weights(labels, classes, **options)

@@ -56,7 +56,9 @@ def test_procrustes_by_searching() -> None:
     true[0] = true[0] * torch.tensor([1.0, 1.0, -1.0])
     for n in range(3):
         x, y = pred[n].numpy(), true[n].numpy()
-        starts = [np.concatenate([r.as_rotvec(), np.zeros(4)]) for r in Rotation.random(12, rng=np.random.default_rng(n))]
+        starts = [
+            np.concatenate([r.as_rotvec(), np.zeros(4)]) for r in Rotation.random(12, rng=np.random.default_rng(n))
+        ]
         runs = [minimize(lambda p, x=x, y=y: ((similarity(x, p) - y) ** 2).sum(), start, tol=1e-12) for start in starts]
         best = min(runs, key=lambda run: run.fun)
         expected = np.linalg.norm(similarity(x, best.x) - y, axis=1).mean()

@@ -179,11 +179,17 @@ def test_refuses_arrays_that_do_not_fit(error: type[Exception], match: str, chan
     [
         ("betas must be (B, 4), got shape (3, 5)", {"betas": torch.zeros(3, 5)}),
         ("betas must be (B, 4), got shape (4,)", {"betas": torch.zeros(4)}),
-        ("body_pose must be (B, 15) or (B, 5, 3) with pose2rot=True, got shape (3, 18)", {"body_pose": torch.zeros(3, 18)}),
+        (
+            "body_pose must be (B, 15) or (B, 5, 3) with pose2rot=True, got shape (3, 18)",
+            {"body_pose": torch.zeros(3, 18)},
+        ),
         ("global_orient must be (B, 3) or (B, 1, 3) with pose2rot=True", {"global_orient": torch.zeros(3, 3, 3)}),
         ("body_pose must be (B, 5, 3, 3) with pose2rot=False, got shape (3, 15)", {"pose2rot": False}),
         ("transl must be (B, 3), got shape (3,)", {"transl": torch.zeros(3)}),
-        ("global_orient and body_pose must be of one batch, got global_orient of 2", {"global_orient": torch.zeros(2, 3)}),
+        (
+            "global_orient and body_pose must be of one batch, got global_orient of 2",
+            {"global_orient": torch.zeros(2, 3)},
+        ),
         ("betas and body_pose must be of one batch, got betas of 2, body_pose of 3", {"betas": torch.zeros(2, 4)}),
         ("must be of one batch, got betas of 3, body_pose of 3, transl of 2", {"transl": torch.zeros(2, 3)}),
     ],

@@ -19,10 +19,10 @@ from throughline.geometry.body import (
     distance_loss,
     merge_labels,
     open_body,
+    semantic,
     semantic_prior,
     soft_iou_loss,
 )
-from throughline.geometry.body import semantic
 from throughline.geometry.people import a_pose, random_outfits
 
 SIZE = (40, 40)
@@ -123,7 +123,7 @@ def test_a_label_needs_more_than_min_pixels() -> None:
 
 
 def test_the_channel_of_the_background_is_the_priors_own() -> None:
-    """No vertex is background, so its channel is 0 and not what the silhouette leaves: all logits of empty pixels are 0."""
+    """No vertex is background: its channel is 0, not what the silhouette leaves; logits of empty pixels are all 0."""
     body, _, at, camera = scene()
     only = torch.zeros(len(body.template), 20, dtype=torch.float64)
     only[:, UPPER] = 1.0
@@ -144,24 +144,35 @@ def test_gradients_lead_back(minimal: str, shift: float) -> None:
     assert gradient[0] * shift > 0
 
 
-def test_skin_and_clothes_ask_for_another_girth() -> None:
-    """A body that is too broad for its skin is made slimmer, one that is too slim for its clothes broader."""
+def test_skin_and_clothes_ask_for_the_true_girth() -> None:
+    """With a prior that knows the outfit, skin is least at the truth, and clothes are where the body fills them."""
     body, _, _, camera = scene()
     pose = a_pose()[None].double()
+    labels = random_outfits(1, body, generator=torch.Generator().manual_seed(3)).labels
+    assert 0.05 < torch.isin(labels, torch.tensor(DSR_MC_LABELS)).double().mean() < 0.6
+    sharp = semantic_prior(labels, 20).double()
 
-    def made(girth: Tensor) -> Tensor:
-        betas = torch.cat([torch.zeros(1, 1).double(), girth.view(1, 1), torch.zeros(1, 8).double()], 1)
+    def made(girth: float | Tensor) -> Tensor:
+        betas = (
+            torch.zeros(1, 10)
+            .double()
+            .index_put((torch.tensor([0]), torch.tensor([1])), torch.as_tensor(girth).double())
+        )
         out = body(betas, pose[:, 1:], pose[:, :1], pose2rot=False)
         return out.vertices - out.joints[:, :1]
 
-    parsing = parsed(made(torch.tensor(0.0).double()), camera)
-    for girth, options, sign in (
-        (1.5, {"minimal": "iou", "clothing_weight": 0.0}, 1),
-        (-1.5, {"minimal_weight": 0.0}, -1),
+    face = rasterize(made(0.0), body.faces, camera).face
+    parsing = torch.where(face >= 0, labels[0][body.faces[:, 0]][face.clamp_min(0)], 0)
+    for options, signs in (
+        ({"minimal": "iou", "clothing_weight": 0.0}, (-1, 1)),
+        ({"minimal": "distance", "clothing_weight": 0.0}, (0, 1)),
+        ({"minimal_weight": 0.0}, (-1, 1)),
     ):
-        beta = torch.tensor(girth, dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(criterion(**options)(made(beta), camera, parsing)["total"], beta)
-        assert gradient.item() * sign > 0
+        loss = DSRLoss(sharp, body.faces, **{"min_pixels": 4, "sigma": 3e-4, **options})
+        for girth, sign in zip((-2.0, 2.0), signs, strict=True):
+            beta = torch.tensor(girth, dtype=torch.float64, requires_grad=True)
+            (gradient,) = torch.autograd.grad(loss(made(beta), camera, parsing)["total"], beta)
+            assert gradient.item() * sign > 0 or sign == 0, (options, girth)
 
 
 def test_keeps_prior_and_faces() -> None:
@@ -175,10 +186,14 @@ def test_keeps_prior_and_faces() -> None:
     [
         (TypeError, "prior must be floating point, got torch.int64", {"prior": torch.zeros(4, 20).long()}),
         (ValueError, "prior must be (V, 20), got shape (4, 8)", {"prior": torch.full((4, 8), 1 / 8)}),
-        (ValueError, "prior must hold probabilities, rows that sum to 1: got a sum that is off by 1", {"prior": torch.zeros(4, 20)}),
+        (
+            ValueError,
+            "prior must hold probabilities, rows that sum to 1: got a sum that is off by 1",
+            {"prior": torch.zeros(4, 20)},
+        ),
         (ValueError, "a least entry of -1", {"prior": torch.eye(20)[:4] * 2 - torch.eye(20)[4:8]}),
         (TypeError, "faces must be a tensor, got list", {"faces": [[0, 1, 2]]}),
-        (ValueError, "minimal must be \"distance\" or \"iou\", got 'mse'", {"minimal": "mse"}),
+        (ValueError, 'minimal must be "distance" or "iou", got \'mse\'', {"minimal": "mse"}),
         (ValueError, "minimal_weight must be finite and not negative, got -1", {"minimal_weight": -1}),
         (ValueError, "clothing_weight must be finite and not negative, got inf", {"clothing_weight": float("inf")}),
         (ValueError, "sigma must be positive and finite, got 0", {"sigma": 0}),
@@ -197,11 +212,23 @@ def test_refuses_inputs() -> None:
     count = len(body.template)
     parsing = torch.zeros(1, *SIZE, dtype=torch.int64)
     cases: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
-        (ValueError, f"vertices must be (B, {count}, 3), of the prior's mesh, got (1, 8, 3)", (at[:, :8], camera, parsing)),
+        (
+            ValueError,
+            f"vertices must be (B, {count}, 3), of the prior's mesh, got (1, 8, 3)",
+            (at[:, :8], camera, parsing),
+        ),
         (ValueError, f"vertices must be (B, {count}, 3)", (at[0], camera, parsing)),
         (TypeError, "vertices must be floating point", (at.long(), camera, parsing)),
-        (ValueError, "parsing must be (1, 40, 40), of the camera's size, got (1, 40, 39)", (at, camera, parsing[..., 1:])),
-        (ValueError, "parsing must be (1, 40, 40), of the camera's size, got (2, 40, 40)", (at, camera, parsing.expand(2, -1, -1))),
+        (
+            ValueError,
+            "parsing must be (1, 40, 40), of the camera's size, got (1, 40, 39)",
+            (at, camera, parsing[..., 1:]),
+        ),
+        (
+            ValueError,
+            "parsing must be (1, 40, 40), of the camera's size, got (2, 40, 40)",
+            (at, camera, parsing.expand(2, -1, -1)),
+        ),
         (ValueError, "parsing must lie in [0, 20), got 20 to 20", (at, camera, parsing + 20)),
         (TypeError, "parsing must be int64, got torch.uint8", (at, camera, parsing.byte())),
     ]

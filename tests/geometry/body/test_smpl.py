@@ -74,7 +74,9 @@ def test_has_its_sizes(folder: Path) -> None:
 
 def test_says_where_to_get_the_file(tmp_path: Path) -> None:
     pytest.importorskip("smplx")
-    with pytest.raises(FileNotFoundError, match=r"no SMPL_FEMALE\.pkl there; get it from https://smpl\.is\.tue\.mpg\.de, whose licence"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no SMPL_FEMALE\.pkl there; get it from https://smpl\.is\.tue\.mpg\.de, whose licence"
+    ):
         load_smpl(tmp_path, gender="female")
 
 

@@ -79,6 +79,13 @@ def _grid() -> Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
 
 
+def test_points_may_be_as_far_away_as_numbers_go() -> None:
+    v, faces = box()
+    x = torch.tensor([[0.0, 0, 0], [1e25, 0, 0], [0, 0, -3e30], [1, 0, 0]])
+    torch.testing.assert_close(signed_distance(x[2:3], 1e-10 * v, faces), torch.tensor([3e30]))
+    torch.testing.assert_close(signed_distance(x[:2], v, faces), torch.tensor([-0.5, 1e25]))
+
+
 @pytest.mark.parametrize("size", [1e-12, 1e-6, 1e12])
 def test_works_in_any_unit(size: float) -> None:
     x = around(200)

@@ -122,7 +122,9 @@ def test_passes_its_options_on() -> None:
 def test_another_dtype_is_refused() -> None:
     tracker = SurfaceTracker(resolution=8)
     tracker(ball)
-    with pytest.raises(ValueError, match=r"field must give torch\.float32 on cpu as at the first call, got torch\.float64"):
+    with pytest.raises(
+        ValueError, match=r"field must give torch\.float32 on cpu as at the first call, got torch\.float64"
+    ):
         tracker(lambda x: ball(x.double()))
     with pytest.raises(ValueError, match=r"field must map \(N, 3\) to \(N,\)"):
         tracker(lambda x: x)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class FollowsTheSilhouette(Claim):
-    """Refining a predicted shape through the differentiable iso-surface lowers its 3D Chamfer distance to the truth below
-    the prediction itself and below refinement of a mesh of fixed topology, from one silhouette."""
+    """Refining a predicted shape through the differentiable iso-surface lowers its 3D Chamfer distance to the truth
+    below the prediction itself and below refinement of a mesh of fixed topology, from one silhouette."""
 
     paper = "deepmesh"
     arms = (
@@ -90,11 +90,11 @@ class FollowsTheSilhouette(Claim):
         "distances each. A decoder of 4 × 128 and codes of 16 numbers learn them, an encoder learns codes from 64² "
         "images (silhouette and normals); both are the same in every arm of a seed. Tested are six unseen relatives, "
         "one random view each. Refinement sees the silhouette alone: 40 steps of Adam on mean |S − S*|, sigma 1e-4, in "
-        "both arms. chamfer is the mean squared distance between 5,000 points of either surface, both ways, times 1,000, "
-        "on shapes about 1.3 long; iou is that of silhouettes in the same view. euler is Euler's number of the mesh, "
-        "and euler_error its distance to the truth's; step_seconds is a step of refinement. deepmesh extracts in a "
-        "narrow band and looks everywhere in each tenth step. Rates and the smoothness were proposed by a prototype and "
-        "looked at on seed 100 alone. At paper scale --set root=FOLDER holds ShapeNetCore v1 as meshes/CATEGORY/ID/"
+        "both arms. chamfer is the mean squared distance between 5,000 points of either surface, both ways, times "
+        "1,000, on shapes about 1.3 long; iou is that of silhouettes in the same view. euler is Euler's number of the "
+        "mesh, and euler_error its distance to the truth's; step_seconds is a step of refinement. deepmesh extracts in "
+        "a narrow band and looks everywhere in each tenth step. Rates and the smoothness were proposed by a prototype "
+        "and looked at on seed 100 alone. At paper scale --set root=FOLDER holds ShapeNetCore v1 as meshes/CATEGORY/ID/"
         "model.obj with the renderings of DISN as image/CATEGORY/ID/easy and its lists as filelists; distances are "
         "learned with signs by winding numbers; --set category=03001627 takes chairs."
     )

@@ -59,7 +59,9 @@ def families(config: Config, seed: int) -> Task:
     known = kept("deepmesh", key, lambda: sampled(train, config.samples, seed))
     empty = [shape.name for shape, row in zip(train, known["distances"], strict=True) if not (row < 0).any()]
     if empty:
-        raise DataError(f"{empty[0]}: no point of {config.samples} is inside of this mesh; --set samples=3000, or mend it")
+        raise DataError(
+            f"{empty[0]}: no point of {config.samples} is inside of this mesh; --set samples=3000, or mend it"
+        )
     draw = torch.Generator().manual_seed(seed * 10 + LOOK)
     seen = torch.stack([torch.stack([view_of(s, config, draw).image for _ in range(config.views)]) for s in train])
 
@@ -98,7 +100,7 @@ def relatives(meshes: list[Mesh], count: int, seed: int) -> list[Shape]:
 
 
 def deformed(vertices: Tensor, twist: Tensor, scale: Tensor) -> Tensor:
-    """Centred, scaled to a longest side of 1.3, twisted about y by the angle twist · y, and stretched along the axes."""
+    """Centred, scaled to a longest side of 1.3, twisted about y by twist · y, and stretched along the axes."""
     low, high = vertices.aminmax(dim=0)
     x, y, z = (SIDE * (vertices - (low + high) / 2) / (high - low).amax()).unbind(1)
     angle = twist * y

@@ -38,7 +38,11 @@ def measured(arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         made = refined(arm, decoder, code, view, config)
         found.append(made)
         rows.append(scores(made, shape, view, config, seed))
-        log(config.fit_steps + config.encoder_steps + (place + 1) * config.steps, of=of, chamfer_so_far=rows[-1]["chamfer"])
+        log(
+            config.fit_steps + config.encoder_steps + (place + 1) * config.steps,
+            of=of,
+            chamfer_so_far=rows[-1]["chamfer"],
+        )
     for step in range(config.steps if arm != "raw" else 0):
         log(step, silhouette_error=float(np.mean([made.losses[step] for made in found if made.losses] or [0.0])))
     keep(found, task, log)
@@ -66,7 +70,12 @@ def keep(found: list[Refined], task: Task, log: Log) -> None:
         names=torch.stack([letters(task.test[i].name) for i in shown]),
         silhouettes=torch.stack([task.views[i].mask for i in shown]),
         truth=torch.stack([pictures(task.test[i], cameras[i]) for i in shown]),
-        pictures=torch.stack([pictures(Shape("", made.vertices, made.faces), cameras[i]) for i, made in zip(shown, found)]),
+        pictures=torch.stack(
+            [
+                pictures(Shape("", made.vertices, made.faces), cameras[i])
+                for i, made in zip(shown, found[: len(shown)], strict=True)
+            ]
+        ),
     )
     if found[0].strip and all(made.inflow is not None for made in found[: len(shown)]):
         changes = [len({euler_number(faces) for _, _, faces in made.strip}) for made in found[: len(shown)]]

@@ -81,8 +81,8 @@ def distances(config: Config, name: str) -> dict[str, Tensor]:
 
     def make() -> dict[str, Tensor]:
         shape, draw = mesh(config, name), torch.Generator(config.device).manual_seed(0)
-        on_device = (part.to(config.device) for part in (shape.vertices, shape.faces))
-        points, sdf = sample_sdf(*on_device, config.samples, generator=draw)
+        vertices, faces = shape.vertices.to(config.device), shape.faces.to(config.device)
+        points, sdf = sample_sdf(vertices, faces, config.samples, generator=draw)
         return {"points": points, "distances": sdf}
 
     return kept("deepmesh", {"category": config.category, "object": name, "samples": config.samples}, make)

@@ -58,7 +58,7 @@ def as_field(decoder: "DeepSDF", code: Tensor, view: View, config: Config) -> Re
         if len(losses) in shown:
             strip.append((len(losses), vertices.detach(), faces))
         if not losses:
-            vertices.register_hook(pushes.append)
+            vertices.register_hook(pushes.append)  # type: ignore[no-untyped-call]
         return vertices, faces
 
     seconds = descend(
@@ -74,7 +74,7 @@ def as_mesh(start: Tensor, faces: Tensor, view: View, config: Config) -> Refined
     """Adam on an offset of each vertex; the uniform Laplacian of the offsets is kept small."""
     offsets = torch.zeros_like(start, requires_grad=True)
     edges = torch.stack([faces.flatten(), faces.roll(-1, 1).flatten()])
-    edges = torch.cat([edges, edges.flip(0)], 1).unique(dim=1)
+    edges = torch.unique(torch.cat([edges, edges.flip(0)], 1), dim=1)
     degree = torch.zeros_like(start[:, :1]).index_add(0, edges[0], torch.ones_like(start[edges[0], :1])).clamp(min=1)
 
     def roughness(vertices: Tensor) -> Tensor:
@@ -142,4 +142,4 @@ def scores(found: Refined, shape: Shape, view: View, config: Config, seed: int) 
 def euler_number(faces: Tensor) -> int:
     """Vertices less edges plus faces: 2 for each ball, less 2 for each hole through it."""
     edges = torch.cat([faces, faces.roll(1, 1), faces.roll(-1, 1)])[:, :2].sort(1).values
-    return len(faces.unique()) - len(edges.unique(dim=0)) + len(faces)
+    return len(torch.unique(faces)) - len(torch.unique(edges, dim=0)) + len(faces)

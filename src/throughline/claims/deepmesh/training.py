@@ -42,7 +42,7 @@ def fit_decoder(task: Task, config: Config, seed: int, log: Log, of: int) -> "tu
         z = codes[rows]
         error = (decoder(x, z[:, None]).clamp(-CLAMP, CLAMP) - wanted).abs().mean()
         epoch = step * size / count
-        loss = error + CODE_WEIGHT * min(1.0, epoch / RISE) * z.abs().mean()
+        loss: Tensor = error + CODE_WEIGHT * min(1.0, epoch / RISE) * z.abs().mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -67,4 +67,3 @@ def fit_encoder(task: Task, codes: Tensor, config: Config, seed: int, log: Log, 
         schedule.step()
         log(config.fit_steps + step, of=of, code_error=loss)
     return encoder.eval().requires_grad_(False)
-

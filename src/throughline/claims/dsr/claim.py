@@ -29,7 +29,9 @@ class SeesBodiesInClothes(Claim):
         ),
     )
     context = (
-        Arm("pretrained", "Stops after the first stage, on pictures of people in tight clothes whose bodies are known."),
+        Arm(
+            "pretrained", "Stops after the first stage, on pictures of people in tight clothes whose bodies are known."
+        ),
         Arm("dsr_c", "Trains as dsr does, and also asks the body to lie inside of its clothes."),
     )
     checks = (
@@ -89,25 +91,26 @@ class SeesBodiesInClothes(Claim):
         Quote("MPJPE on Human3.6M", "60.9", "not verified"),
     )
     notes = (
-        "People are generated: an open body of 24 joints, clothes that are its own vertices moved outwards, drawn by a "
-        "z-buffer, so that the truth shares nothing with the soft renderer. In the lab (2,000 pictures with 3D truth) "
-        "they are lean and wear tight clothes; in the street (700 pictures, keypoints and parsing alone) and among the "
-        "400 of the test they are broader by 0.8 in girth, belly, hips, thighs and arms and wear up to 6 cm: "
-        "laboratories have few and lean people, the gap that the paper is about. --set gap=0 takes it away. Every arm of a "
-        "seed starts from the same network, which has seen the lab alone (pretrained), and sees the same batches; one "
-        "term differs. The detector's keypoints are an input too, since a network this small finds none in pixels. "
-        "mpjpe and pve are in mm from the root joint, pa_mpjpe after the best similarity; shape is the distance of "
-        "bodies at rest, and girth how far the torso is out on average: below 0 a body is too lean. silhouette grows "
-        "through the true girth into the clothes, so girth stands beside the number of steps. How settings are chosen, on "
-        "seeds 100 to 102 by the lowest mean pve of each arm, and confirmed on 103 to 109: silhouette_weight and "
-        "minimal_weight 0.1, 0.3, 1 and 3, steps 300 and 600, one number for all arms, then clothing_weight 0 and 0.3 "
-        "for dsr at its best weight. The settings here are those before any choice: from a prototype on seed 100, "
-        "tuned after two settings without the gap, in one of which dsr did not beat keypoints; there dsr won pve and lost "
-        "pa_mpjpe to both others. minimal=distance, the paper's other form, changed nothing in the prototype. Pictures "
-        "of your own replace street and test; where they come without a body in 3D there is no verdict, and what is "
-        "left are reprojection, in pixels, and skin_iou, of rendered and seen skin. At paper scale, --set root=FOLDER, "
-        "smpl=FILE, prior=FILE and checkpoint=FILE: people in SPIN's layout, SMPL, the release's labels and a network that "
-        "was trained on keypoints. There joints are SMPL's 24 in place of Human3.6M's 14, and pictures are not augmented."
+        "People are generated: an open body of 24 joints, clothes that are its own vertices moved outwards, drawn by "
+        "a z-buffer, so that the truth shares nothing with the soft renderer. In the lab (2,000 pictures with 3D "
+        "truth) they are lean and wear tight clothes; in the street (700 pictures, keypoints and parsing alone) and "
+        "among the 400 of the test they are broader by 0.8 in girth, belly, hips, thighs and arms and wear up to 6 "
+        "cm: laboratories have few and lean people, the gap that the paper is about. --set gap=0 takes it away. Every "
+        "arm of a seed starts from the same network, which has seen the lab alone (pretrained), and sees the same "
+        "batches; one term differs. The detector's keypoints are an input too, since a network this small finds none "
+        "in pixels. mpjpe and pve are in mm from the root joint, pa_mpjpe after the best similarity; shape is the "
+        "distance of bodies at rest, and girth how far the torso is out on average: below 0 a body is too lean. "
+        "silhouette grows through the true girth into the clothes, so girth stands beside the number of steps. How "
+        "settings are chosen, on seeds 100 to 102 by the lowest mean pve of each arm, and confirmed on 103 to 109: "
+        "silhouette_weight and minimal_weight 0.1, 0.3, 1 and 3, steps 300 and 600, one number for all arms, then "
+        "clothing_weight 0 and 0.3 for dsr at its best weight. The settings here are those before any choice: from a "
+        "prototype on seed 100, tuned after two settings without the gap, in one of which dsr did not beat keypoints; "
+        "there dsr won pve and lost pa_mpjpe to both others. minimal=distance, the paper's other form, changed "
+        "nothing in the prototype. Pictures of your own replace street and test; where they come without a body in 3D "
+        "there is no verdict, and what is left are reprojection, in pixels, and skin_iou, of rendered and seen skin. "
+        "At paper scale, --set root=FOLDER, smpl=FILE, prior=FILE and checkpoint=FILE: people in SPIN's layout, SMPL, "
+        "the release's labels and a network that was trained on keypoints. There joints are SMPL's 24 in place of "
+        "Human3.6M's 14, and pictures are not augmented."
     )
 
     def prepare(self, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,7 +34,8 @@ class Truth(NamedTuple):
     vertices: Tensor  # (n, V, 3)
 
 
-class Crops(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Crops:
     """n people in square pictures."""
 
     images: Tensor  # (n, 3, S, S) bytes
@@ -49,7 +51,7 @@ class Crops(NamedTuple):
     def take(self, rows: Tensor) -> "Crops":
         """Some of them."""
         truth = None if self.truth is None else Truth(*(field[rows] for field in self.truth))
-        return Crops(*(field[rows] for field in self[:5]), truth)
+        return Crops(self.images[rows], self.parsing[rows], self.keypoints[rows], self.K[rows], self.cloth[rows], truth)
 
 
 class People(Protocol):

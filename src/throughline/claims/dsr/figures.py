@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["errors", "girth", "people"]
 
 LABELS = 20
+TRUTH = "#c9a227"
 MOST = 150.0  # mm, the end of the scale of colours
 
 
@@ -34,7 +35,7 @@ def people(results: Results) -> "Figure | None":
         for row, view in ((2, "front"), (3, "side")):
             axis = axes[row, column]
             if f"true_{view}" in first:
-                outline(axis, first[f"true_{view}"][column], size, "0.5", 1.8)
+                outline(axis, first[f"true_{view}"][column], size, TRUTH, 1.8)
             for arm, arrays in kept.items():
                 outline(axis, arrays[view][column], size, arm_color(results, arm), 0.9)
         for axis in axes[:, column]:
@@ -43,7 +44,7 @@ def people(results: Results) -> "Figure | None":
     for axis, label in zip(axes[:, 0], ("image", "parsing", "bodies", "from the side"), strict=True):
         axis.set_ylabel(label)
     handles = [axes[0, 0].plot([], [], color=arm_color(results, arm), label=arm)[0] for arm in kept]
-    handles += [axes[0, 0].plot([], [], color="0.5", label="truth")[0]] * ("true_front" in first)
+    handles += [axes[0, 0].plot([], [], color=TRUTH, label="truth")[0]] * ("true_front" in first)
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -89,7 +90,9 @@ def errors(results: Results) -> "Figure | None":
         template, faces = runs[0]["template"], runs[0]["faces"]
         corners = template[faces]
         behind = corners[..., 2].mean(1).argsort()
-        painted = PolyCollection(corners[behind, :, :2], array=value[faces].mean(1)[behind], cmap="magma", clim=(0, MOST))
+        painted = PolyCollection(
+            corners[behind, :, :2], array=value[faces].mean(1)[behind], cmap="magma", clim=(0, MOST)
+        )
         painted.set_edgecolor("face")
         axis.add_collection(painted)
         axis.autoscale_view()

@@ -14,6 +14,7 @@ __all__ = ["network"]
 
 CHANNELS = (3, 16, 32, 48, 64)
 GROUPS = 4
+MIXED = 512
 PHOTOS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation that backbones expect
 
 
@@ -28,14 +29,15 @@ class Small(nn.Module):
             size = -(-size // 2)
         self.image = nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS[-1] * size**2, features))
         width = features + 2 * joints
-        self.mix = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())  # the regressor itself is linear
+        self.mix = nn.Sequential(nn.Linear(width, MIXED), nn.ReLU(), nn.Linear(MIXED, width))
 
     def forward(self, images: Tensor, keypoints: Tensor) -> Tensor:
-        """Features of images ``(n, 3, S, S)`` in [0, 1] and keypoints ``(n, J, 3)``, u and v in pixels and a confidence."""
+        """Features of images ``(n, 3, S, S)`` in [0, 1] and keypoints ``(n, J, 3)``, pixels and a confidence."""
         side = images.shape[-1]
         places = (keypoints[..., :2] - (side - 1) / 2) / (side / 4)
         seen = torch.where(keypoints[..., 2:] > 0, places, 0.0)
-        features: Tensor = self.mix(torch.cat([self.image(images), seen.flatten(1)], 1))
+        joined = torch.cat([self.image(images), seen.flatten(1)], 1)
+        features: Tensor = joined + self.mix(joined)  # the regressor behind it is linear
         return features
 
 
@@ -44,7 +46,9 @@ class Pooled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = require("torchvision.models", extra="paper").resnet50(weights=None)  # they come with the checkpoint
+        self.resnet = require("torchvision.models", extra="paper").resnet50(
+            weights=None
+        )  # they come with the checkpoint
         self.resnet.fc = nn.Identity()
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in PHOTOS)
         self.register_buffer("mean", mean)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ def second_stage(
     config: Config,
     seed: int,
     log: Log,
-    look: Callable[[], dict[str, float]],
+    look: Callable[[], dict[str, Any]],
 ) -> float:
     """On with people from the street, the same ones in all arms; ``look`` is logged. Seconds for a step."""
     torch.manual_seed(seed)  # of dropout; whether the first stage was kept makes no difference
@@ -167,7 +167,8 @@ def second_stage(
     for step in optimise(net, loss, config.steps, config.lr, config):
         if step % config.every == 0 or step == config.steps:
             spent += clock() - start
-            log(step, of=config.steps, **look())
+            log(step, of=config.steps)
+            log(step, **look())
             start = clock()
     return spent / config.steps
 
@@ -227,8 +228,8 @@ def measure(net: BodyRegressor, setting: Setting, config: Config) -> Scores:
     normal, rows = outward_normals(body), torso(body)
     skin = setting.prior[:, list(DSR_MC_LABELS)].sum(-1, keepdim=True).to(config.device)
     tight = torch.tensor(DSR_MC_LABELS, device=config.device)
-    for chunk in torch.arange(len(setting.test)).split(AT_A_TIME):
-        crops = setting.test.take(chunk)
+    for start in range(0, len(setting.test), AT_A_TIME):
+        crops = setting.test.take(torch.arange(start, min(start + AT_A_TIME, len(setting.test))))
         found = estimate(net, crops, body, config)
         keypoints = crops.keypoints.to(config.device)
         uv, _ = found.camera.project(found.joints)
@@ -250,7 +251,7 @@ def measure(net: BodyRegressor, setting: Setting, config: Config) -> Scores:
                 errors.append(MM * torch.linalg.vector_norm(found.vertices - truth.vertices + root[:, None], dim=-1))
             if truth.betas.numel():
                 off = (found.betas - truth.betas) @ body.shape_dirs.flatten(0, 1).mT
-                each["shape"] = MM * torch.linalg.vector_norm(off.unflatten(1, (-1, 3)), dim=-1).mean(1)
+                each["shape"] = MM * torch.linalg.vector_norm(off.view(len(off), -1, 3), dim=-1).mean(1)
                 amount = (normal.unsqueeze(-1) * body.shape_dirs).sum(1)[rows].mean(0)  # of girth for each β
                 girth = MM * torch.stack([truth.betas @ amount, found.betas @ amount])
                 each["girth"] = girth[1] - girth[0]
@@ -272,14 +273,14 @@ def outward_normals(body: BodyModel) -> Tensor:
 
 @torch.no_grad()
 def pictures(net: BodyRegressor, setting: Setting, config: Config) -> dict[str, Tensor]:
-    """Six people, slim to broad where that is known: image, parsing, and where body and truth are, from front and side."""
+    """Six people, slim to broad where that is known: image, parsing, where body and truth are, from front and side."""
     net.eval()
     everyone = setting.test.take(torch.arange(len(setting.test))) if len(setting.test) <= MANY else None
     order = torch.arange(len(setting.test))
     if everyone is not None and everyone.truth is not None and everyone.truth.betas.numel():
         order = everyone.truth.betas[:, 1].argsort(stable=True)
-    middle = len(order) // 2
-    chosen = torch.cat([order[:2], order[middle - 1 : middle + 1], order[-2:]]).unique_consecutive()
+    places = [0, 1, (len(order) - 1) // 2, len(order) // 2, len(order) - 2, len(order) - 1]
+    chosen = order[sorted({max(0, place) for place in places})]
     crops = setting.test.take(chosen)
     found = estimate(net, crops, setting.body, config)
     kept = {"images": crops.images, "parsing": crops.parsing}

@@ -49,7 +49,7 @@ def distance_transform(mask: Tensor) -> Tensor:
     apart = (steps.unsqueeze(1) - steps).square()
     lines = square.flatten(0, -2)
     size = max(1, (ENTRIES if mask.is_cpu else 64 * ENTRIES) // short**2)
-    least = torch.cat([(part.unsqueeze(-2) + apart).amin(-1) for part in lines.split(size)])
+    least = torch.cat([(part.unsqueeze(-2) + apart).amin(-1) for part in torch.split(lines, size)])
     distance = least.sqrt().float().view(turned.shape)
     distance = torch.where(turned.any(-1).any(-1)[..., None, None], distance, float(long))
     return distance.mT.contiguous() if turned is not mask else distance

@@ -17,7 +17,7 @@ ONCE = "rasterisation is differentiable once: the gradient of its gradient is no
 class Scene(NamedTuple):
     """A batch of one mesh in different places, seen by as many cameras."""
 
-    points: Tensor  # (B, V, 3): u z, v z and z, at least single precision
+    points: Tensor  # (B, 3, V): u z, v z and z, at least single precision
     batch: torch.Size  # the leading dimensions, whose product is B
     size: tuple[int, int]  # of the images
 
@@ -44,7 +44,7 @@ def scene(vertices: Tensor, faces: Tensor, camera: Camera, near: float) -> Scene
     K = camera.K.to(z).unsqueeze(-3)
     u = K[..., 0, 0] * x + K[..., 0, 1] * y + K[..., 0, 2] * z
     v = K[..., 1, 1] * y + K[..., 1, 2] * z
-    points = torch.stack([u, v, z.expand_as(u)], -1)
+    points = torch.stack([u, v, z.expand_as(u)], -2)
     if readable(points) and not points.isfinite().all():
         raise ValueError("camera must be finite, and vertices not so large that their pixels overflow")
     points = points.expand(*batch, *points.shape[-2:]).reshape(math.prod(batch), *points.shape[-2:])
@@ -95,6 +95,6 @@ def folded(function: Any, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, 
 
 
 def screen_of(points: Tensor) -> Tensor:
-    """u, v and z of homogeneous pixels; of what is nearer than 1e-6 the pixel is one that nobody draws."""
-    z = points[..., 2:]
-    return torch.cat([points[..., :2] / torch.where(z < NEAREST, 1, z), z], -1)
+    """u, v and z, ``(B, 3, V)``; of what is nearer than 1e-6 the pixel is one that nobody draws."""
+    z = points[:, 2:]
+    return torch.cat([points[:, :2] / torch.where(z < NEAREST, 1, z), z], 1)

@@ -109,7 +109,8 @@ def procrustes_error(pred: Tensor, true: Tensor) -> Tensor:
 
 
 def _mean_distance(pred: Tensor, true: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(pred - true, dim=-1).mean(-1)
+    distance: Tensor = torch.linalg.vector_norm(pred - true, dim=-1)
+    return distance.mean(-1)
 
 
 def _check(pred: Tensor, true: Tensor) -> None:

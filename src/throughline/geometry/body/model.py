@@ -25,8 +25,8 @@ class BodyModel(nn.Module):
     """Linear blend skinning of a shaped template, as SMPL does it (ACM Transactions on Graphics 34(6), 2015).
 
     v = T̄ + S β + P (R(θ) − I); joints J = 𝒥 (T̄ + S β); along the tree G_j = G_parent [R_j | J_j − J_parent];
-    x = Σ_j w_j G_j [I | −J_j] v. Called as a body of the package ``smplx`` is. Inputs take the dtype of the buffers, and
-    a batch of one goes with any other.
+    x = Σ_j w_j G_j [I | −J_j] v. Called as a body of the package ``smplx`` is. Inputs take the dtype of the buffers,
+    and a batch of one goes with any other.
 
     Args:
         template: T̄, ``(V, 3)``, floating point, metres.
@@ -35,8 +35,8 @@ class BodyModel(nn.Module):
         joint_regressor: 𝒥, ``(J, V)``.
         weights: w, ``(V, J)``, each row of sum 1.
         parents: one for each joint, -1 for the first, which is the root; every parent stands before its children.
-        pose_dirs: P, ``(9 (J − 1), 3 V)``, rows by joint and entry of its rotation, columns by vertex and axis; None for
-            none.
+        pose_dirs: P, ``(9 (J − 1), 3 V)``, rows by joint and entry of its rotation, columns by vertex and axis; None
+            for none.
 
     Attributes:
         template: as given, and so the other tensors: all are buffers.
@@ -161,17 +161,17 @@ class BodyModel(nn.Module):
     def _posed(self, betas: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The shaped template with its pose's offsets, joints at rest, and the joints' rotations and positions."""
         count = len(self.template)
-        shaped = self.template + (betas @ self.shape_dirs.flatten(0, 1).mT).unflatten(-1, (count, 3))
+        shaped = self.template + (betas @ self.shape_dirs.flatten(0, 1).mT).view(len(betas), count, 3)
         joints = self.joint_regressor @ shaped
         if self.pose_dirs is not None:
             bent = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-            shaped = shaped + (bent.flatten(1) @ self.pose_dirs).unflatten(-1, (count, 3))
+            shaped = shaped + (bent.flatten(1) @ self.pose_dirs).view(len(bent), count, 3)
         return shaped, joints, *self._chained(rotations, joints)
 
     def _chained(self, rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """G_j of all joints, as rotation ``(B, J, 3, 3)`` and position ``(B, J, 3)``: one level of the tree at a time."""
-        batch = torch.broadcast_shapes(rotations.shape[:1], joints.shape[:1])
-        rotations, joints = rotations.expand(*batch, -1, -1, -1), joints.expand(*batch, -1, -1)
+        """G_j of all joints, rotations ``(B, J, 3, 3)`` and positions ``(B, J, 3)``, a level of the tree at a time."""
+        batch = _together(rotations, joints)
+        rotations, joints = rotations.expand(batch, -1, -1, -1), joints.expand(batch, -1, -1)
         turned, placed = [rotations[:, :1]], [joints[:, :1]]
         order = [0]
         for members, above, places in self._levels:
@@ -187,8 +187,8 @@ class BodyModel(nn.Module):
         """Σ_j w_j G_j [I | −J_j] of every vertex, as ``(B, V, 3, 3)`` and ``(B, V, 3)``."""
         shift = position - (rotation @ joints.unsqueeze(-1)).squeeze(-1)
         both = torch.cat([rotation.flatten(2), shift], -1)
-        turn, moved = (self.weights @ both).split([9, 3], -1)
-        return turn.unflatten(-1, (3, 3)), moved
+        blended = self.weights @ both
+        return blended[..., :9].reshape(*blended.shape[:2], 3, 3), blended[..., 9:]
 
     def _skinned(self, shaped: Tensor, joints: Tensor, rotation: Tensor, position: Tensor) -> Tensor:
         turn, shift = self._blended(joints, rotation, position)
@@ -213,8 +213,8 @@ class BodyModel(nn.Module):
                 raise ValueError(f"{name} must be {wanted} with pose2rot={pose2rot}, got shape {tuple(pose.shape)}")
             parts.append(pose.to(self.template.dtype).reshape(len(pose), joints, *((3,) if pose2rot else (3, 3))))
         _check_batches({"global_orient": parts[0], "body_pose": parts[1]})
-        batch = torch.broadcast_shapes(*(part.shape[:1] for part in parts))
-        whole = torch.cat([part.expand(*batch, *part.shape[1:]) for part in parts], 1)
+        batch = _together(*parts)
+        whole = torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], 1)
         return so3_exp(whole) if pose2rot else whole
 
     def _whole(self, pose: Tensor) -> Tensor:
@@ -234,6 +234,11 @@ def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int], list[i
         levels.append((members, of, [above.index(p) for p in of]))
         above = members
     return levels
+
+
+def _together(*given: Tensor) -> int:
+    """The batch that tensors of the same batch, or of one, have together."""
+    return next((len(value) for value in given if len(value) != 1), 1)
 
 
 def _check_batches(given: dict[str, Tensor]) -> None:

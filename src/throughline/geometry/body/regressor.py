@@ -113,16 +113,14 @@ class BodyRegressor(nn.Module):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"encoder must give (B, {self.features}), got {got}")
         count = len(features)
-        pose, betas, camera = (
-            start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam)
-        )
+        pose, betas, camera = (start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam))
         for _ in range(self.iterations):
             state = torch.cat([features, pose, betas, camera], 1)
             state = self.drop2(self.fc2(self.drop1(self.fc1(state))))
             pose = pose + self.decpose(state)
             betas = betas + self.decshape(state)
             camera = camera + self.deccam(state)
-        return rotation_from_6d(pose.unflatten(1, (-1, 6))), betas, camera
+        return rotation_from_6d(pose.view(count, pose.shape[1] // 6, 6)), betas, camera
 
     def extra_repr(self) -> str:
         """Its settings."""

@@ -53,7 +53,8 @@ class DSRLoss(nn.Module):
     >>> from throughline.geometry.body import open_body
     >>> body, parsing = open_body(0.07), torch.zeros(1, 32, 32, dtype=torch.int64)
     >>> parsing[:, 4:12, 12:20] = 13  # a face, and nothing else
-    >>> criterion = DSRLoss(torch.eye(20)[torch.full((len(body.template),), 13)], body.faces, minimal="iou", min_pixels=2)
+    >>> prior = torch.eye(20)[torch.full((len(body.template),), 13)]
+    >>> criterion = DSRLoss(prior, body.faces, minimal="iou", min_pixels=2)
     >>> at_root = body.template - torch.tensor([0.0, 0.95, 0.0])
     >>> found = criterion(at_root[None], weak_perspective(torch.tensor([[0.9, 0.0, 0.0]]), (32, 32)), parsing)
     >>> {name: tuple(value.shape) for name, value in found.items()}

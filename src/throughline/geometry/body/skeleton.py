@@ -74,8 +74,9 @@ class Bones(NamedTuple):
 
     def distance(self, points: Tensor, bone: int) -> Tensor:
         """From ``(N, 3)`` to a bone's capsule, negative inside: to the axis, less the radius there."""
-        radius = torch.lerp(*self.radii[bone], self.nearest(points, bone))
-        return torch.linalg.vector_norm(points - self.axis(points, bone), dim=-1) - radius
+        first, last = self.radii[bone]
+        away: Tensor = torch.linalg.vector_norm(points - self.axis(points, bone), dim=-1)
+        return away - torch.lerp(first, last, self.nearest(points, bone))
 
 
 def bones() -> Bones:

@@ -1,5 +1,6 @@
 """A body without a licence: its surface, skinning weights, joint regressor and shape directions, all from its bones."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +15,11 @@ __all__ = ["OpenBody", "open_body"]
 
 COARSEST = 0.07  # metres: beyond it hands come off
 BLEND = 0.02  # k of the smooth union, metres
-ANCHOR = (0.0, 1.4, 0.0)  # a grid point; the arms lie on a line of the grid, and cannot slip through it
+ARM, FOOT = 1.4, 0.05  # heights of two planes of the grid, so that what is thin cannot slip through it
 MARGIN = 0.1  # metres around the capsules
 REACH = 0.012  # of the skinning weights, metres
 FAINT = 1e-3  # weights below this share of the largest are none
+TIE = 1e-9  # metres: the nearer to the root owns a vertex that is as near to the next bone
 NEAREST = 48  # vertices that tell where a joint is
 
 
@@ -45,8 +47,8 @@ def open_body(voxel: float = 0.04) -> OpenBody:
     closed piece without handles. Weights fall with the distance to each bone's capsule; joints are affine combinations
     of the 48 nearest vertices. Metres; y is up, the person looks along +z, and left is +x.
 
-    β, per unit: 0 stature, 1 girth, 2 length of legs, 3 width of shoulders, 4 length of arms, 5 belly, 6 hips, 7 thighs,
-    8 girth of arms, 9 head.
+    β, per unit: 0 stature, 1 girth, 2 length of legs, 3 width of shoulders, 4 length of arms, 5 belly, 6 hips,
+    7 thighs, 8 girth of arms, 9 head.
 
     Args:
         voxel: side of the grid's cells, in (0, 0.07] metres; 0.04 has about 1,600 vertices.
@@ -84,7 +86,8 @@ def _arrays(voxel: float) -> dict[str, Tensor]:
     weights = torch.exp(-distance.clamp_min(0) / REACH)
     weights = torch.where(weights < FAINT * weights.amax(1, keepdim=True), 0.0, weights)
     weights = weights / weights.sum(1, keepdim=True)
-    parts = distance.argmin(1)
+    equal = distance <= distance.amin(1, keepdim=True) + TIE  # two bones are where they meet
+    parts = torch.where(equal, torch.arange(len(JOINTS), device="cpu"), len(JOINTS)).amin(1)
     axes = torch.stack([skeleton.axis(template, j) for j in range(len(JOINTS))], 1)
     axis = axes.gather(1, parts.view(-1, 1, 1).expand(-1, 1, 3)).squeeze(1)
     outward = torch.nn.functional.normalize(template - axis, dim=1)
@@ -101,17 +104,18 @@ def _arrays(voxel: float) -> dict[str, Tensor]:
 
 def _surface(skeleton: Bones, voxel: float) -> tuple[Tensor, Tensor]:
     corners = torch.cat([skeleton.start, skeleton.end])
-    anchor = corners.new_tensor(ANCHOR)
-    low = ((corners.amin(0) - skeleton.radii.max() - MARGIN - anchor) / voxel).floor()
-    high = ((corners.amax(0) + skeleton.radii.max() + MARGIN - anchor) / voxel).ceil()
+    planes = math.ceil((ARM - FOOT) / voxel)
+    spacing, anchor = corners.new_tensor([[voxel, (ARM - FOOT) / planes, voxel], [0.0, ARM, 0.0]])
+    reach = skeleton.radii.max() + MARGIN
+    low = ((corners.amin(0) - reach - anchor) / spacing).floor()
+    high = ((corners.amax(0) + reach - anchor) / spacing).ceil()
     sides = [int(n) + 1 for n in (high - low).tolist()]
     lines = [torch.arange(n, dtype=low.dtype, device="cpu") + a for n, a in zip(sides, low.tolist(), strict=True)]
-    points = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).view(-1, 3) * voxel + anchor
+    points = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).view(-1, 3) * spacing + anchor
     total = torch.full_like(points[:, 0], -torch.inf)
     for bone in range(len(JOINTS)):
         total = torch.logaddexp(total, -skeleton.distance(points, bone) / BLEND)
-    vertices, faces = marching_cubes((-BLEND * total).view(*sides), spacing=voxel, origin=low * voxel + anchor)
-    return vertices, faces
+    return marching_cubes((-BLEND * total).view(*sides), spacing=spacing, origin=low * spacing + anchor)
 
 
 def _regressor(template: Tensor, joint: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class DeepSDF(nn.Module):
             check_floating(name, value)
             if not value.ndim or value.shape[-1] != size:
                 raise ValueError(f"{name} must be (..., {size}), got shape {tuple(value.shape)}")
-        lead = torch.broadcast_shapes(points.shape[:-1], latent.shape[:-1])
+        lead = torch.broadcast_shapes(points.shape[:-1], latent.shape[:-1])  # type: ignore[no-untyped-call]
         inputs = torch.cat([latent.expand(*lead, -1), self._features(points).expand(*lead, -1)], -1)
         hidden = inputs
         for number, layer in enumerate(self.layers):

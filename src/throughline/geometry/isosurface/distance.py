@@ -43,10 +43,12 @@ def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     """
     check_points("points", points)
     check_mesh(vertices, faces)
+    if not len(points):
+        return points[:, 0]
     wide = torch.promote_types(points.dtype, torch.float32)
-    p, v, used = points.to(wide), vertices.to(wide), faces.unique()
-    unit = torch.exp2(torch.frexp(v[used].detach().abs().amax()).exponent.to(wide) - 1)  # a power of two rounds nothing
-    p, v = p / unit, v / unit  # so that the square of no area is too small or too large
+    p, v, used = points.to(wide), vertices.to(wide), torch.unique(faces)
+    unit = torch.maximum(_power_of_two(v[used]), 2.0**-60 * _power_of_two(p))
+    p, v = p / unit, v / unit  # so that no square of an area, or of a distance, is too small or too large
     corners = v[faces]
     with torch.no_grad():
         nearest = _nearest_face(p, v[used], corners)
@@ -55,12 +57,17 @@ def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     return (unit * torch.where(winding > 0.5, -distance, distance)).to(points.dtype)
 
 
+def _power_of_two(x: Tensor) -> Tensor:
+    """One near the largest |x|: to divide by it rounds nothing."""
+    return torch.exp2(torch.frexp(x.detach().abs().amax()).exponent.to(x.dtype) - 1)
+
+
 def _nearest_face(points: Tensor, vertices: Tensor, corners: Tensor) -> Tensor:
     """The number of the nearest face for each point: exactly among those whose bounding sphere is near enough."""
     centres = corners.mean(1)
     radii = torch.linalg.vector_norm(corners - centres[:, None], dim=2).amax(1)
     slack, found = 1e-5 * radii.amax(), []
-    for part in points.split(max(1, PAIRS // max(len(vertices), len(corners)))):
+    for part in torch.split(points, max(1, PAIRS // max(len(vertices), len(corners)))):
         bound = _distances(part, vertices).amin(1)  # no further than the nearest corner
         near = _distances(part, centres) - radii <= (bound * (1 + 1e-5) + slack)[:, None]
         row, face = near.nonzero(as_tuple=True)
@@ -98,7 +105,7 @@ def _nonzero(x: Tensor) -> Tensor:
 def _closed(faces: Tensor, vertices: int) -> bool:
     """Whether each edge is passed as often in one direction as in the other."""
     a, b = faces.flatten(), faces.roll(-1, 1).flatten()
-    place = (torch.minimum(a, b) * vertices + torch.maximum(a, b)).unique(return_inverse=True)[1]
+    place = torch.unique(torch.minimum(a, b) * vertices + torch.maximum(a, b), return_inverse=True)[1]
     passed = torch.zeros(len(a), dtype=torch.int64, device=a.device).index_add(0, place, (a < b).long() * 2 - 1)
     return not bool(passed.any())
 
@@ -148,14 +155,14 @@ def _left_of_sides(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
 def _parts(counts: Tensor, size: int) -> list[Tensor]:
     """Numbers of consecutive entries, in parts that sum to about ``size`` each."""
     part = counts.cumsum(0) // size
-    sizes: list[int] = part.unique_consecutive(return_counts=True)[1].tolist()
-    return list(torch.arange(len(counts), device=counts.device).split(sizes))
+    sizes: list[int] = torch.unique_consecutive(part, return_counts=True)[1].tolist()
+    return list(torch.split(torch.arange(len(counts), device=counts.device), sizes))
 
 
 def _solid_angles(points: Tensor, corners: Tensor) -> Tensor:
-    """The winding number of any mesh: solid angles of all faces over 4π, by the formula of van Oosterom and Strackee."""
+    """The winding number of any mesh: solid angles of all faces over 4π, by van Oosterom's and Strackee's formula."""
     found = []
-    for part in points.split(max(1, PAIRS // 4 // len(corners))):
+    for part in torch.split(points, max(1, PAIRS // 4 // len(corners))):
         a, b, c = (corners[None] - part[:, None, None]).unbind(2)  # (n, F, 3)
         la, lb, lc = (torch.linalg.vector_norm(x, dim=2) for x in (a, b, c))
         volume = (a * torch.linalg.cross(b, c)).sum(2)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from throughline.core.checks import check_tensor, readable
+from throughline.core.checks import readable
 from throughline.geometry.isosurface.checks import check_points, check_positive, count
 from throughline.geometry.isosurface.cubes import marching_cubes
 from throughline.geometry.isosurface.grid import Field, Grid, Slope, check_extraction, check_slope, evaluated
@@ -110,14 +110,14 @@ def extract_surface(
     values = grid.sample(field, chunk).view(3 * (resolution,))
     vertices, faces = marching_cubes(values, level, spacing=grid.spacing, origin=bounds[0])
     for _ in range(newton_steps):
-        vertices = torch.cat([_newton(field, part, level, grid.spacing) for part in vertices.split(chunk)])
+        vertices = torch.cat([_newton(field, part, level, grid.spacing) for part in torch.split(vertices, chunk)])
     return attach(field, vertices, level=level, slope=slope), faces
 
 
 def _value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     """f at ``points`` with the graph of all that the field depends on, and ∇f by the points as a constant."""
     if not readable(points):  # autograd cannot be called within torch.func, whose own derivative nests
-        f, pull = torch.func.vjp(lambda x: evaluated(field, x), points)
+        f, pull, *_ = torch.func.vjp(lambda x: evaluated(field, x), points)
         with torch.no_grad():
             return f, pull(torch.ones_like(f))[0].detach()
     with torch.inference_mode(False), torch.enable_grad():
@@ -131,10 +131,10 @@ def _value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ends_elsewhere(f: Tensor, x: Tensor) -> bool:
     """Whether the graph of ``f`` has other leaves than ``x``."""
-    ahead, seen = [f.grad_fn], {None}
+    ahead, seen = [f.grad_fn], set()
     while ahead:
         node = ahead.pop()
-        if node not in seen:
+        if node is not None and node not in seen:
             seen.add(node)
             if getattr(node, "variable", x) is not x:
                 return True
@@ -144,10 +144,13 @@ def _ends_elsewhere(f: Tensor, x: Tensor) -> bool:
 
 def _direction(gradient: Tensor, slope: str, min_slope: float) -> Tensor:
     length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp(min=min_slope)
-    return gradient / (length if slope == "unit" else length.square())
+    step: Tensor = gradient / (length if slope == "unit" else length.square())
+    return step
 
 
 def _newton(field: Field, points: Tensor, level: float, most: float) -> Tensor:
     f, gradient = _value_and_gradient(field, points)
     step = (f.detach() - level)[:, None] * _direction(gradient, "implicit", MIN_SLOPE)
-    return points - step * (most / torch.linalg.vector_norm(step, dim=1, keepdim=True)).clamp(max=1)
+    shorter = (most / torch.linalg.vector_norm(step, dim=1, keepdim=True)).clamp(max=1)
+    moved: Tensor = points - step * shorter
+    return moved

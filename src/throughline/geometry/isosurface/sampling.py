@@ -92,13 +92,16 @@ def sample_sdf(
         raise ValueError(f"std must be at least 0 and finite, got {std}")
     if not 0 <= near <= 1:
         raise ValueError(f"near must be in [0, 1], got {near}")
-    close, options = round(near * n), {"dtype": torch.float64, "device": vertices.device}
+    close, device = round(near * n), vertices.device
     found = []
     if close:
         on = sample_surface(vertices, faces, close, generator=generator)
-        found.append(on + std * torch.randn(close, 3, generator=generator, **options).to(on.dtype))
+        found.append(
+            on + std * torch.randn(close, 3, generator=generator, dtype=torch.float64, device=device).to(on.dtype)
+        )
     if n - close:
-        found.append((2 * torch.rand(n - close, 3, generator=generator, **options) - 1).to(vertices.dtype))
+        rest = torch.rand(n - close, 3, generator=generator, dtype=torch.float64, device=device)
+        found.append((2 * rest - 1).to(vertices.dtype))
     points = torch.cat(found)
     return points, signed_distance(points, vertices, faces)
 
@@ -139,7 +142,7 @@ def _nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For each point of ``a`` the number of the nearest of ``b``, and the other way round."""
     rows = max(1, PAIRS // len(b))
     forth, best, back = [], b.new_full((len(b),), torch.inf), torch.zeros(len(b), dtype=torch.int64, device=b.device)
-    for number, part in enumerate(a.split(rows)):
+    for number, part in enumerate(torch.split(a, rows)):
         distance = torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist")
         forth.append(distance.argmin(1))
         least, row = distance.min(0)

@@ -1,6 +1,6 @@
 """The case table of marching cubes, derived: which triangles separate the inside corners of a cube from the others.
 
-Corner dx + 2 dy + 4 dz of a cube stands at (dx, dy, dz), and is bit number dx + 2 dy + 4 dz of the cube's pattern. Every
+Corner dx + 2 dy + 4 dz of a cube stands at (dx, dy, dz), and is bit number dx + 2 dy + 4 dz of the cube's pattern. Each
 face is walked counter-clockwise as seen from outside. Where the walk enters the inside, a segment starts that ends at
 the next place where it leaves: on a face with two inside corners across, each is cut off on its own. This depends on
 the signs on that face alone, so neighbours agree. The segments of six faces chain into loops, and a loop is a fan of

@@ -1,4 +1,4 @@
-"""Extraction again and again: between two steps of an optimisation a surface moves little, and a band around it will do."""
+"""Extraction again and again: between two steps of an optimisation a surface moves little, a band around it will do."""
 
 import torch
 from torch import Tensor
@@ -56,9 +56,9 @@ class SurfaceTracker:
 
     def __call__(self, field: Field) -> tuple[Tensor, Tensor]:
         grid = Grid.of(field, self.resolution, self.bounds)
-        if self._grid not in (None, grid):
+        if self._grid is not None and self._grid != grid:
             raise ValueError(
-                f"field must give {self._grid.dtype} on {self._grid.device} as at the first call, "  # type: ignore[union-attr]
+                f"field must give {self._grid.dtype} on {self._grid.device} as at the first call, "
                 f"got {grid.dtype} on {grid.device}"
             )
         if self._left == 0 or not len(self._near):
