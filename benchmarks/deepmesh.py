@@ -75,24 +75,15 @@ def cubes(side: int, peer: str) -> Calls:
 
 
 class Shape:
-    """A decoder of 8 × 128 that has learned a torus, as a field."""
+    """A decoder of 8 × 128 on top of a torus, as a field whose surface is known to be there."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.decoder = DeepSDF(2, (128,) * 8, skip=(4,))
         self.z = torch.zeros(2, requires_grad=True)
-        optimizer = torch.optim.Adam(self.decoder.parameters(), 1e-3)
-        draw = seeded()
-        for _ in range(100):
-            x = 2 * torch.rand(1024, 3, generator=draw) - 1
-            loss = (self(x) - wavy_torus(x)).abs().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: Tensor = self.decoder(x, self.z)
-        return found
+        return wavy_torus(x) + 0.1 * self.decoder(x, self.z)
 
     @property
     def leaves(self) -> list[Tensor]:
