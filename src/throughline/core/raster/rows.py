@@ -116,7 +116,7 @@ def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
         heights = bottom - top + 1
         ends = heights.cumsum(0)
         begins = ends - heights
-        y = top - begins  # of a box's row number 0
+        table = torch.stack([members, x, top - begins])  # the last is the line of the box's row number 0
         total, step = int(ends[-1]), max(1, limit // max(width, SHORT))
         starts = torch.arange(0, total, step, device=ends.device)
         firsts = torch.searchsorted(ends, starts, right=True).tolist()
@@ -125,8 +125,8 @@ def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
             stop, part = min(start + step, total), slice(one, other + 1)
             counts = ends[part].clamp_max(stop) - begins[part].clamp_min(start)
             local = torch.repeat_interleave(counts, output_size=stop - start) + one
-            line = y.index_select(0, local).add_(torch.arange(start, stop, device=ends.device))
-            yield Rows(members.index_select(0, local), x.index_select(0, local), line, width)
+            box, column, line = table.index_select(1, local)
+            yield Rows(box, column, line.add_(torch.arange(start, stop, device=ends.device)), width)
 
 
 def _widths(longest: int) -> list[int]:
