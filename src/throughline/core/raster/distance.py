@@ -11,7 +11,7 @@ ENTRIES = 2**18  # of the sums that are in memory at a time on a CPU; a GPU take
 
 
 def distance_transform(mask: Tensor) -> Tensor:
-    """How far every pixel is from the nearest one of a mask, in pixels: 0 on the mask, exact to the rounding of float32.
+    """How far every pixel is from the nearest one of a mask, in pixels: 0 on the mask, exact to rounding.
 
     First along one side, then d² = min_j (i - j)² + g_j² along the other: O(H W min(H, W)) time, blocks of rows bound
     the memory. Without gradient. (SciPy's ``distance_transform_edt`` gives the same for ``~mask``.)
