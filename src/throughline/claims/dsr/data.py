@@ -148,8 +148,7 @@ def _read(people: Sequence[Person], config: Config, body: BodyModel) -> Crops:
     if len(joints) == n:
         bodies = np.stack(vertices) if len(vertices) == n else np.zeros((n, 0, 3))
         truth = Truth(nobody, nobody, *(torch.from_numpy(np.asarray(a)).float() for a in (np.stack(joints), bodies)))
-    pictures = (torch.stack(part) for part in (images, parsing, keypoints))
-    return Crops(*pictures, K, torch.zeros(n), truth)
+    return Crops(torch.stack(images), torch.stack(parsing), torch.stack(keypoints), K, torch.zeros(n), truth)
 
 
 def _vertices(person: Person, body: BodyModel) -> np.ndarray:
