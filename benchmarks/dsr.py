@@ -227,7 +227,7 @@ CASES = [
         "soft_silhouette",
         work="less",
     ),
-    Case("distance_transform, 224 × 224", partial(transform, 224), 4.0, "scipy.ndimage.distance_transform_edt"),
+    Case("distance_transform, 224 × 224", partial(transform, 224), 8.0, "scipy.ndimage.distance_transform_edt"),
 ]
 
 

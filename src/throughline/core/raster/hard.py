@@ -15,7 +15,7 @@ from throughline.core.raster.rows import blocks, boxes, corner_numbers, number_a
 __all__ = ["Fragments", "interpolate", "rasterize", "visible_vertices"]
 
 PAIRS = 2**20  # (face, pixel) pairs, and faces, at a time
-LAST = 2**32 - 1  # below the numbers of faces in a key
+LAST = 2**32 - 1  # less the number of a face, in the lower half of its key
 ENDS = ((1, 2), (2, 0), (0, 1))  # the corners of the edge that is opposite of each
 NEAR = 1e-3
 
@@ -264,7 +264,6 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
     ahead = table[2] >= near
     clipped = not bool(ahead.all())
     screen = table[:2] / torch.where(ahead, table[2], 1)
-    table = table.double()
     keys = torch.zeros(images * height * width, dtype=torch.int64, device=points.device)
     for part, some in blocks(images, len(faces), PAIRS):
         numbers = corner_numbers(faces[some], part, count)
@@ -272,10 +271,11 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
         chosen, found = boxes(low, high, drawn, size, 0.0)
         numbers = numbers.index_select(1, chosen)
         face, image = number_and_image(chosen, part, some, len(faces))
-        first, rank = image * (height * width), LAST - face
+        first = image * (height * width)
+        drawn_faces = torch.cat([numbers, (LAST - face).unsqueeze(0)])
         for group in rows(found, width, tile_size(PAIRS, points.device)):
-            corners = numbers.index_select(1, group.box).flatten()
-            x, y, z = table.index_select(1, corners).view(3, 3, -1)
+            own = drawn_faces.index_select(1, group.box)
+            x, y, z = table.index_select(1, own[:3].flatten()).view(3, 3, -1).double()
             y = y - z * group.y.double()
             line = torch.stack([x[a] * y[b] - x[b] * y[a] for a, b in ENDS])
             slope = torch.stack([z[b] * y[a] - z[a] * y[b] for a, b in ENDS])
@@ -289,9 +289,9 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
             seen = torch.copysign(inverse, least.add_(0.0)).float()  # 1/z, negative outside; + 0 turns -0 into 0
             if clipped:
                 seen.masked_fill_(seen * near > 1, -1)
-            key = seen.view(torch.int32).long().bitwise_left_shift_(32).add_(rank.index_select(0, group.box))
+            key = seen.view(torch.int32).long().bitwise_left_shift_(32).add_(own[3])
             keys.scatter_reduce_(0, group.pixels(first, width), key.flatten(), "amax")  # negative ones never win
-    return torch.where(keys == 0, -1, LAST - (keys & LAST)).view(images, height, width)
+    return (~keys.int()).long().view(images, height, width)  # the lower half is the complement of the face, or 0
 
 
 def _bounds(uv: Tensor, ahead: Tensor, numbers: Tensor, clipped: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -74,9 +74,8 @@ def number_and_image(chosen: Tensor, images: range, some: slice, faces: int) -> 
     """Which face, and of which image, the members of a block are that were chosen."""
     if len(images) == 1:
         return chosen + some.start, torch.full_like(chosen, images.start)
-    count = len(range(*some.indices(faces)))
-    image = chosen.div(count, rounding_mode="floor")
-    return chosen - image * count + some.start, image + images.start
+    image = chosen.div(faces, rounding_mode="floor")  # several images in a block have all of their faces there
+    return chosen - image * faces, image + images.start
 
 
 def boxes(low: Tensor, high: Tensor, drawn: Tensor | None, size: tuple[int, int], reach: float) -> tuple[Tensor, Boxes]:
@@ -116,7 +115,7 @@ def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
         heights = bottom - top + 1
         ends = heights.cumsum(0)
         begins = ends - heights
-        y = top - begins  # of a box's row number 0
+        table = torch.stack([members, x, top - begins])  # the last is the line of the box's row number 0
         total, step = int(ends[-1]), max(1, limit // max(width, SHORT))
         starts = torch.arange(0, total, step, device=ends.device)
         firsts = torch.searchsorted(ends, starts, right=True).tolist()
@@ -125,8 +124,8 @@ def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
             stop, part = min(start + step, total), slice(one, other + 1)
             counts = ends[part].clamp_max(stop) - begins[part].clamp_min(start)
             local = torch.repeat_interleave(counts, output_size=stop - start) + one
-            line = y.index_select(0, local).add_(torch.arange(start, stop, device=ends.device))
-            yield Rows(members.index_select(0, local), x.index_select(0, local), line, width)
+            box, column, line = table.index_select(1, local)
+            yield Rows(box, column, line.add_(torch.arange(start, stop, device=ends.device)), width)
 
 
 def _widths(longest: int) -> list[int]:
