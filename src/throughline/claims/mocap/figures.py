@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["overlaps", "skeletons"]
 
 Kept = dict[str, np.ndarray]
-BONE = "#e0692f"  # of the baseline, whose grey is the truth's here
+BONE = "#d6477f"  # of the baseline, whose grey is the truth's here
 LAYERS = ((47, 127, 214), (224, 105, 47), (42, 157, 98))  # of the mask alone, the body alone, both
 
 

@@ -70,7 +70,7 @@ def measured(arm: str, model: nn.Module | None, given: list[Case], config: Confi
         losses = SelfSupervision(
             case.body, keypoint=config.keypoint, motion=config.motion, segmentation=config.segmentation
         )
-        course = Course(case, steps)
+        course = Course(case, config.adapt_steps if arm == "pretrained" else steps)
         before = clock()
         found = solved(arm, model, case, losses, course, config)
         spent = clock() - before
@@ -130,7 +130,8 @@ class Course:
         self.seen += 1
 
     def end(self, found: BodyPrediction) -> None:
-        self._keep(self.steps, found)
+        for step in (self.steps,) if self.seen else (0, self.steps):  # one that has no steps has been there all along
+            self._keep(step, found)
 
     def _keep(self, step: int, found: BodyPrediction) -> None:
         if self.case.joints is not None:
