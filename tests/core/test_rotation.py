@@ -122,6 +122,16 @@ def test_what_spans_no_plane_still_gives_a_rotation(x: list[float]) -> None:
     assert given.grad.isfinite().all()
 
 
+def test_a_second_vector_along_the_first_does_not_matter() -> None:
+    """Rounding leaves something of it, which must not decide: its gradient would be without bound."""
+    for dtype in (torch.float32, torch.float64):
+        a = vectors(50).to(dtype)
+        x = torch.cat([a, a * 1.7], -1).requires_grad_()
+        (rotation_from_6d(x) * vectors(3).to(dtype)).sum().backward()
+        assert not x.grad[:, 3:].any()
+        assert x.grad[:, :3].abs().max() < 100
+
+
 def test_six_numbers_are_two_columns_and_lead_back() -> None:
     R = torch.from_numpy(Rotation.random(5, random_state=0).as_matrix())
     six = rotation_to_6d(R)

@@ -28,7 +28,7 @@ def test_large_images_go_in_blocks(size: tuple[int, int]) -> None:
     torch.testing.assert_close(distance_transform(mask), scipys(mask), rtol=3e-7, atol=0)
 
 
-def test_is_exact_where_squares_pass_what_single_precision_counts() -> None:
+def test_is_right_where_squares_pass_what_single_precision_counts() -> None:
     mask = torch.zeros(2, 6000, dtype=torch.bool)
     mask[1, 0] = True
     found = distance_transform(mask)

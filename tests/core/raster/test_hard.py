@@ -11,7 +11,7 @@ from tests.core.raster.meshes import centred, outside, plain, random, seeded, so
 from torch import Tensor
 
 from throughline.core.camera import Camera, look_at
-from throughline.core.raster import Fragments, interpolate, rasterize, visible_vertices
+from throughline.core.raster import Fragments, hard, interpolate, rasterize, visible_vertices
 from throughline.core.rotation import so3_exp
 
 
@@ -235,6 +235,19 @@ def test_cameras_and_meshes_broadcast() -> None:
             one = rasterize(moved[j], faces, Camera(cameras.K, cameras.R, cameras.t[i, 0], (7, 8)))
             for got, want in zip(found, one, strict=True):
                 torch.testing.assert_close(got[i, j], want)
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 40])
+def test_meshes_larger_than_a_block_go_in_several(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vertices, faces = soup(12, seed=4)
+    batch = torch.stack([vertices, vertices + 0.2, vertices - 0.3]).requires_grad_()
+    results = []
+    for limit in (hard.PAIRS, pairs):
+        monkeypatch.setattr(hard, "PAIRS", limit)
+        found = rasterize(batch, faces, centred(7, 8, 6.0))
+        results.append((*found, torch.autograd.grad(found.barycentric.square().sum(), batch)[0]))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_the_second_derivative_is_refused() -> None:

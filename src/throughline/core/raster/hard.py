@@ -264,7 +264,6 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
     ahead = table[2] >= near
     clipped = not bool(ahead.all())
     screen = table[:2] / torch.where(ahead, table[2], 1)
-    table = table.double()
     keys = torch.zeros(images * height * width, dtype=torch.int64, device=points.device)
     for part, some in blocks(images, len(faces), PAIRS):
         numbers = corner_numbers(faces[some], part, count)
@@ -276,7 +275,7 @@ def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: fl
         drawn_faces = torch.cat([numbers, (LAST - face).unsqueeze(0)])
         for group in rows(found, width, tile_size(PAIRS, points.device)):
             own = drawn_faces.index_select(1, group.box)
-            x, y, z = table.index_select(1, own[:3].flatten()).view(3, 3, -1)
+            x, y, z = table.index_select(1, own[:3].flatten()).view(3, 3, -1).double()
             y = y - z * group.y.double()
             line = torch.stack([x[a] * y[b] - x[b] * y[a] for a, b in ENDS])
             slope = torch.stack([z[b] * y[a] - z[a] * y[b] for a, b in ENDS])

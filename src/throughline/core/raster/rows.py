@@ -74,9 +74,8 @@ def number_and_image(chosen: Tensor, images: range, some: slice, faces: int) -> 
     """Which face, and of which image, the members of a block are that were chosen."""
     if len(images) == 1:
         return chosen + some.start, torch.full_like(chosen, images.start)
-    count = len(range(*some.indices(faces)))
-    image = chosen.div(count, rounding_mode="floor")
-    return chosen - image * count + some.start, image + images.start
+    image = chosen.div(faces, rounding_mode="floor")  # several images in a block have all of their faces there
+    return chosen - image * faces, image + images.start
 
 
 def boxes(low: Tensor, high: Tensor, drawn: Tensor | None, size: tuple[int, int], reach: float) -> tuple[Tensor, Boxes]:
