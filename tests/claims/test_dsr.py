@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from throughline.claims.dsr import data, models, paper, training
 from throughline.claims.dsr.claim import SeesBodiesInClothes
 from throughline.claims.dsr.config import Config
-from throughline.claims.shared.spin_layout import LSP
+from throughline.claims.shared.spin_layout import LSP, vertex_labels
 from throughline.core.camera import Camera
 from throughline.core.raster import rasterize, soft_silhouette
 from throughline.core.rotation import rotation_from_6d
@@ -184,7 +184,7 @@ def test_the_term_of_each_arm() -> None:
         term = training.term_of(arm, people, config)
         assert term is not None
         criterion = DSRLoss(
-            people.prior, faces, minimal="iou", minimal_weight=3.0, clothing_weight=clothing, min_pixels=1
+            people.prior, faces, minimal="iou", minimal_weight=3.0, clothing_weight=clothing, sigma=1e-4, min_pixels=1
         )
         torch.testing.assert_close(term(*given), criterion(*given)["total"])
 
@@ -437,16 +437,16 @@ def test_a_prior_by_face_is_the_mean_over_a_vertexs_faces(tmp_path: Path) -> Non
     body = open_body(0.07)
     faces = np.random.default_rng(0).dirichlet(np.ones(20), len(body.faces)).astype(np.float32)
     np.save(tmp_path / "faces.npy", faces)
-    found = paper.labels_of(str(tmp_path / "faces.npy"), body)
+    found = vertex_labels(str(tmp_path / "faces.npy"), body)
     for v in (0, 17, 100):
         rows = (body.faces == v).any(1).nonzero()[:, 0].numpy()
         np.testing.assert_allclose(found[v].numpy(), faces[rows].mean(0), rtol=1e-4)
     by_vertex = found.numpy()
     np.save(tmp_path / "vertices.npy", by_vertex)
-    torch.testing.assert_close(paper.labels_of(str(tmp_path / "vertices.npy"), body), found)
+    torch.testing.assert_close(vertex_labels(str(tmp_path / "vertices.npy"), body), found)
     np.save(tmp_path / "wrong.npy", by_vertex[:-1])
     with pytest.raises(DataError, match=r"wrong\.npy: \(\d+, 20\) or \(\d+,?\d*, 20\) numbers are wanted"):
-        paper.labels_of(str(tmp_path / "wrong.npy"), body)
+        vertex_labels(str(tmp_path / "wrong.npy"), body)
 
 
 def test_weights_of_a_spin_like_network(tmp_path: Path) -> None:

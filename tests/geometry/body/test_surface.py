@@ -40,6 +40,21 @@ def nearest(point: np.ndarray, joint: int) -> tuple[float, np.ndarray]:
     return float(np.linalg.norm(point - foot) - radius), foot
 
 
+def test_bones() -> None:
+    """The figures of the skeleton, written down a second time."""
+    left = {1: (0.09, 0.87, 0), 4: (0.10, 0.49, 0), 7: (0.10, 0.08, -0.02), 10: (0.10, 0.03, 0.11), 13: (0.07, 1.39, 0)}
+    left |= {16: (0.18, 1.40, 0), 18: (0.44, 1.40, 0), 20: (0.69, 1.40, 0), 22: (0.78, 1.40, 0)}
+    middle = {0: (0, 0.95, 0), 3: (0, 1.07, 0), 6: (0, 1.20, 0), 9: (0, 1.30, 0), 12: (0, 1.46, 0), 15: (0, 1.54, 0.02)}
+    right = {joint + 1: (-x, y, z) for joint, (x, y, z) in left.items()}
+    assert dict(enumerate(JOINTS)) == left | middle | right
+    assert PARENTS == (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+    assert {RADII[joint] for joint in (0, 3, 6)} == {(0.13, 0.13)}
+    thick = {1: (0.085, 0.055), 4: (0.055, 0.04), 16: (0.052, 0.042), 18: (0.042, 0.032), 15: (0.085, 0.085)}
+    thick |= dict.fromkeys((10, 20, 22), (0.035, 0.035))
+    assert {joint: RADII[joint] for joint in thick} == thick
+    assert all(RADII[joint] == RADII[joint + 1] for joint in left)
+
+
 @pytest.mark.parametrize("voxel", VOXELS)
 def test_is_one_closed_piece_without_handles(voxel: float) -> None:
     body = body_of(voxel)

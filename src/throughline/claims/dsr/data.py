@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from throughline.claims.dsr.config import Config
+from throughline.claims.shared.people_pictures import resized_person
 from throughline.core.camera import Camera
 from throughline.data import DataError, Person, Source
 from throughline.geometry.body import BodyModel, open_body, semantic_prior
@@ -139,8 +139,8 @@ def torso(body: BodyModel) -> Tensor:
 
 def _read(people: Sequence[Person], config: Config, body: BodyModel) -> Crops:
     """Their pictures, averaged to the claim's size, and their bodies where all are known."""
-    read = [_resized(person, config) for person in people]
-    images, parsing, keypoints, K = (torch.stack(part) for part in zip(*read, strict=True))
+    images, parsing, keypoints, cameras = zip(*(resized_person(p, config.size) for p in people), strict=True)
+    K = torch.stack([intrinsics(config) if k is None else k for k in cameras])
     n, nobody = len(people), torch.zeros(len(people), 0)
     joints = [person.joints for person in people if person.joints is not None]
     vertices = [_vertices(person, body) for person in people if person.vertices is not None]
@@ -148,7 +148,7 @@ def _read(people: Sequence[Person], config: Config, body: BodyModel) -> Crops:
     if len(joints) == n:
         bodies = np.stack(vertices) if len(vertices) == n else np.zeros((n, 0, 3))
         truth = Truth(nobody, nobody, *(torch.from_numpy(np.asarray(a)).float() for a in (np.stack(joints), bodies)))
-    return Crops(images, parsing, keypoints, K, torch.zeros(n), truth)
+    return Crops(torch.stack(images), torch.stack(parsing), torch.stack(keypoints), K, torch.zeros(n), truth)
 
 
 def _vertices(person: Person, body: BodyModel) -> np.ndarray:
@@ -159,20 +159,3 @@ def _vertices(person: Person, body: BodyModel) -> np.ndarray:
             f"{len(body.template):,}; --set voxel=… for another one, or leave vertices out"
         )
     return person.vertices
-
-
-def _resized(person: Person, config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    size = config.size
-    with Image.open(person.image) as file:
-        side = file.width
-        image = np.array(file.convert("RGB").resize((size, size), Image.Resampling.BOX))
-    with Image.open(person.parsing) as file:
-        labels = np.array(file.resize((size, size), Image.Resampling.NEAREST))
-    scale = size / side
-    keypoints = torch.from_numpy(person.keypoints).float()
-    keypoints[:, :2] = scale * (keypoints[:, :2] + 0.5) - 0.5  # pixel centres are whole numbers
-    K = intrinsics(config)
-    if person.K is not None:
-        shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        K = torch.from_numpy(np.linalg.inv(shift) @ np.diag([scale, scale, 1]) @ shift @ person.K).float()
-    return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels), keypoints, K

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from throughline.claims.shared.body_figures import outline, paint
 from throughline.lab import Results
 from throughline.lab.plots import arm_color, bare, first_kept, kept_by_arm, subplots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["errors", "girth", "people"]
@@ -49,13 +49,6 @@ def people(results: Results) -> "Figure | None":
     return figure
 
 
-def outline(axis: "Axes", mask: np.ndarray, size: int, color: str, width: float) -> None:
-    """The edge of a finer mask, over an image of ``size`` pixels."""
-    if mask.any() and not mask.all():
-        places = (np.arange(len(mask)) + 0.5) * size / len(mask) - 0.5
-        axis.contour(places, places, mask.astype(float), levels=[0.5], colors=[color], linewidths=width)
-
-
 def girth(results: Results) -> "Figure | None":
     """Estimated against true girth of the torso, a dot for each person, coloured by the thickness of the clothes."""
     kept = kept_by_arm(results, "girth", results.claim.arms)
@@ -78,8 +71,6 @@ def girth(results: Results) -> "Figure | None":
 
 def errors(results: Results) -> "Figure | None":
     """The mean error of each vertex, over all seeds and people, on the template from the front."""
-    from matplotlib.collections import PolyCollection
-
     kept = kept_by_arm(results, "errors", results.claim.arms)
     kept = {arm: runs for arm, runs in kept.items() if runs[0]["errors"].size}
     if not kept:
@@ -87,16 +78,8 @@ def errors(results: Results) -> "Figure | None":
     figure, axes = subplots(1, len(kept), size=(2.6 * len(kept) + 0.8, 3.2), squeeze=False)
     for axis, (arm, runs) in zip(axes[0], kept.items(), strict=True):
         value = np.mean([run["errors"] for run in runs], 0)
-        template, faces = runs[0]["template"], runs[0]["faces"]
-        corners = template[faces]
-        behind = corners[..., 2].mean(1).argsort()
-        painted = PolyCollection(
-            corners[behind, :, :2], array=value[faces].mean(1)[behind], cmap="magma", clim=(0, MOST)
-        )
-        painted.set_edgecolor("face")
-        axis.add_collection(painted)
-        axis.autoscale_view()
-        axis.set(title=arm, aspect="equal")
+        painted = paint(axis, runs[0]["template"], runs[0]["faces"], value, MOST)
+        axis.set_title(arm)
         bare(axis)
     figure.colorbar(painted, ax=axes[0], label="mean error, mm", shrink=0.8)
     return figure

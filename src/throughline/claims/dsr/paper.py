@@ -12,11 +12,11 @@ from torch import Tensor
 
 from throughline.claims.dsr.config import Config
 from throughline.claims.dsr.data import Crops, Setting, Truth, intrinsics
-from throughline.claims.shared.spin_layout import SpinPeople, spin_weights
+from throughline.claims.shared.spin_layout import SpinPeople, spin_weights, vertex_labels
 from throughline.core.rotation import so3_exp
 from throughline.data import DataError
 from throughline.errors import ThroughlineError
-from throughline.geometry.body import PARSING_LABELS, BodyModel, BodyRegressor, load_smpl
+from throughline.geometry.body import BodyModel, BodyRegressor, load_smpl
 from throughline.lab import require
 
 __all__ = ["check", "load", "restore"]
@@ -84,23 +84,7 @@ def load(config: Config) -> Setting:
     """The same people for every seed: folders lab, street and test below the root."""
     body = smpl(config.smpl, "neutral")
     people = [Photographs(part, config, known=part != "street") for part in ("lab", "street", "test")]
-    return Setting(copy.deepcopy(body).to(config.device), labels_of(config.prior, body), *people)
-
-
-def labels_of(path: str, body: BodyModel) -> Tensor:
-    """P(label | vertex) from a file by vertex, or by face: the mean over a vertex' faces."""
-    array = np.load(path, allow_pickle=False)
-    count, classes = len(body.template), len(PARSING_LABELS)
-    if array.ndim != 2 or array.shape[1] != classes or len(array) not in (count, len(body.faces)):
-        raise DataError(
-            f"{path}: ({count:,}, {classes}) or ({len(body.faces):,}, {classes}) numbers are wanted, got {array.shape}"
-        )
-    prior = torch.from_numpy(array).float()
-    if len(prior) != count:
-        corners = body.faces.flatten().cpu()
-        total = torch.zeros(count, classes).index_add(0, corners, prior.repeat_interleave(3, 0))
-        prior = total / torch.bincount(corners, minlength=count).clamp_min(1).unsqueeze(1)
-    return prior / prior.sum(1, keepdim=True)
+    return Setting(copy.deepcopy(body).to(config.device), vertex_labels(config.prior, body), *people)
 
 
 def restore(net: BodyRegressor, path: str) -> None:

@@ -53,7 +53,7 @@ class Config:
     fit_steps: PositiveInt = 200
     fit_lr: PositiveReal = 0.02
     restarts: PositiveInt = 4
-    prior: NonNegativeReal = 0.03  # of the best of some that were run, see the claim's notes
+    prior: NonNegativeReal = 0.01  # the best of those that were run; the claim's notes have them all
     root: str = ""  # of SURREAL: data/cmu/{train,val,test}/run0/…
     smpl: str = ""  # folder with the user's SMPL files
     device: Device = "cpu"

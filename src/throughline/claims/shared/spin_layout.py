@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from throughline.data import DataError
-from throughline.geometry.body import PARSING_LABELS
+from throughline.geometry.body import PARSING_LABELS, BodyModel
 
-__all__ = ["LSP", "SpinPeople", "spin_weights"]
+__all__ = ["LSP", "SpinPeople", "spin_weights", "vertex_labels"]
 
 LSP = (8, 5, 2, 1, 4, 7, 21, 19, 17, 16, 18, 20)  # the joints of SMPL that the first twelve of `part` are
 BOX = 200.0  # pixels of a scale of 1
@@ -106,3 +106,23 @@ def spin_weights(state: Mapping[str, Tensor], features: int) -> dict[str, Tensor
         else:
             own[name] = value[order] if name.startswith("decpose") else value
     return own
+
+
+def vertex_labels(path: str, body: BodyModel) -> Tensor:
+    """P(label | vertex) from a .npy by vertex, or by face as in the release of DSR: the mean over a vertex' faces.
+
+    Raises:
+        DataError: it is of another mesh, or of other labels.
+    """
+    array = np.load(path, allow_pickle=False)
+    count, classes = len(body.template), len(PARSING_LABELS)
+    if array.ndim != 2 or array.shape[1] != classes or len(array) not in (count, len(body.faces)):
+        raise DataError(
+            f"{path}: ({count:,}, {classes}) or ({len(body.faces):,}, {classes}) numbers are wanted, got {array.shape}"
+        )
+    prior = torch.from_numpy(array).float()
+    if len(prior) != count:
+        corners = body.faces.flatten().cpu()
+        total = torch.zeros(count, classes).index_add(0, corners, prior.repeat_interleave(3, 0))
+        prior = total / torch.bincount(corners, minlength=count).clamp_min(1).unsqueeze(1)
+    return prior / prior.sum(1, keepdim=True)

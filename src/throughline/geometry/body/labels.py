@@ -82,8 +82,8 @@ def semantic_prior(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) 
     check_labels("labels", labels, num_classes)
     if labels.ndim != 2 or (len(labels) == 0 and smoothing == 0):
         raise ValueError(f"labels must be (N, V) of at least one person, got shape {tuple(labels.shape)}")
-    counts = count_labels(labels.mT, num_classes).double() + smoothing
-    return (counts / counts.sum(-1, keepdim=True)).float()
+    counts = count_labels(labels.mT, num_classes).float() + smoothing
+    return counts / counts.sum(-1, keepdim=True)
 
 
 def merge_labels(prior_or_labels: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
