@@ -229,7 +229,7 @@ CASES = [
         "a forward pass",
         work="less",
     ),
-    Case("SurfaceTracker between whole passes, 64³, decoder 8 × 128", partial(tracked, 64), 0.4, "extract_surface"),
+    Case("SurfaceTracker between whole passes, 64³, decoder 8 × 128", partial(tracked, 64), 0.25, "extract_surface"),
     Case(
         "signed_distance, 2,000 points, 10,000 faces",
         partial(distances, 2_000),
