@@ -1,8 +1,8 @@
 """Speed bars of the rasteriser: DEODR (C++) and a ray caster for the z-buffer, the dense sum for soft silhouettes.
 
-PyTorch3D, whose rasteriser on a CPU visits every face for every pixel, has no build to install, and SoftRas and nvdiffrast
-need a GPU. The ray caster is Embree, by way of trimesh and embreex; the tree that it needs is built beforehand and not
-timed.
+PyTorch3D, whose rasteriser on a CPU visits every face for every pixel, has no build to install, and SoftRas and
+nvdiffrast need a GPU. The ray caster is Embree, by way of trimesh and embreex; the tree that it needs is built
+beforehand and not timed.
 """
 
 import math
@@ -71,7 +71,7 @@ def by_deodr(name: str, side: int) -> Calls:
         background_color=None,
         clockwise=False,
         backface_culling=False,
-        strict_edge=False,
+        strict_edge=True,
         perspective_correct=True,
         integer_pixel_centers=True,
     )
@@ -227,7 +227,7 @@ CASES = [
         "soft_silhouette",
         work="less",
     ),
-    Case("distance_transform, 224 × 224", partial(transform, 224), 4.0, "scipy.ndimage.distance_transform_edt"),
+    Case("distance_transform, 224 × 224", partial(transform, 224), 8.0, "scipy.ndimage.distance_transform_edt"),
 ]
 
 

@@ -97,7 +97,9 @@ def test_pixel_centres_are_where_grid_sample_has_them() -> None:
     seen = Camera(torch.eye(3).double(), torch.eye(3).double(), torch.zeros(3).double(), (5, 8))
     uv, _ = seen.project(torch.tensor([[6.0, 3.0, 1.0]]).double())  # the pixel of column 6 and line 3
     grid = 2 * uv / torch.tensor([7.0, 4.0]) - 1
-    assert F.grid_sample(image, grid.view(1, 1, 1, 2), align_corners=True).item() == pytest.approx(image[0, 0, 3, 6].item())
+    assert F.grid_sample(image, grid.view(1, 1, 1, 2), align_corners=True).item() == pytest.approx(
+        image[0, 0, 3, 6].item()
+    )
 
 
 def test_looks_at_the_target_with_up_upwards() -> None:
@@ -171,7 +173,9 @@ def test_what_does_not_fit_is_named() -> None:
     seen = camera(2)
     with pytest.raises(ValueError, match=r"points must be \(\.\.\., N, 3\), got shape \(5, 2\)"):
         seen.project(torch.zeros(5, 2))
-    with pytest.raises(ValueError, match=r"leading dimensions of points must broadcast with those of the camera, \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"leading dimensions of points must broadcast with those of the camera, \(2,\)"
+    ):
         seen.to_camera(torch.zeros(3, 5, 3))
     with pytest.raises(ValueError, match=r"uv must be \(\.\.\., N, 2\)"):
         seen.unproject(torch.zeros(5, 3), torch.zeros(5))

@@ -2,9 +2,9 @@
 A pose found by its outline
 ===========================
 
-A z-buffer says which face each pixel shows, and its image does not change while a face moves by less than a pixel: there
-is no gradient to follow. A soft silhouette counts every face that is near a pixel, so that an outline pulls. We turn an
-object of three bars until its outline is that of a photograph, from the edge functions of the rasteriser alone.
+A z-buffer says which face each pixel shows, and its image does not change while a face moves by less than a pixel:
+there is no gradient to follow. A soft silhouette counts every face that is near a pixel, so that an outline pulls. We
+turn an object of three bars until its outline is that of a photograph.
 """
 
 import matplotlib.pyplot as plt
@@ -68,7 +68,7 @@ course.set(xlabel="step", ylabel="degrees from the truth", title="the outline in
 plt.show()
 
 # %%
-# The outline alone leads to within a fraction of a degree here. It cannot tell an object from its mirror image along the
-# view, and it is blind to what lies inside: that is what attributes in `soft_rasterize` are for.
+# The outline alone leads close to the truth here. It cannot tell an object from its mirror image along the view, and
+# it is blind to what lies inside: that is what attributes in `soft_rasterize` are for.
 
 print(f"{errors[0]:.1f} degrees at first, {errors[-1]:.2f} at last")

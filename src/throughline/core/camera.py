@@ -126,7 +126,7 @@ class Camera:
         self._check(points, "points", 3)
         x = _widened(points)
         with torch.autocast(x.device.type, enabled=False):
-            return x @ self.R.to(x).mT + self.t.to(x).unsqueeze(-2)
+            return (self.R.to(x) @ x.mT + self.t.to(x).unsqueeze(-1)).mT  # several times as fast as the other way
 
     def _intrinsics(self, like: Tensor) -> tuple[Tensor, ...]:
         K = self.K.to(like)
@@ -230,7 +230,7 @@ def _centred(focal_length: float | Tensor, size: tuple[int, int], like: Tensor) 
     f = focal_length.to(like)
     zero, one = torch.zeros_like(f), torch.ones_like(f)
     x, y = (one * ((n - 1) / 2) for n in reversed(size))
-    return torch.stack([f, zero, x, zero, f, y, zero, zero, one], -1).unflatten(-1, (3, 3))
+    return torch.stack([f, zero, x, zero, f, y, zero, zero, one], -1).reshape(*f.shape, 3, 3)
 
 
 def _widened(x: Tensor) -> Tensor:

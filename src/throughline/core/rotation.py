@@ -45,11 +45,11 @@ def rotation_from_6d(x: Tensor) -> Tensor:
     if x.ndim == 0 or x.shape[-1] != 6:
         raise ValueError(f"x must be (..., 6), got shape {tuple(x.shape)}")
     axes = torch.eye(3, dtype=_work(x), device=x.device)
-    a, b = x.to(axes.dtype).unflatten(-1, (2, 3)).unbind(-2)
+    a, b = x.to(axes.dtype).reshape(*x.shape[:-1], 2, 3).unbind(-2)
     a = _unit(torch.where((a == 0).all(-1, keepdim=True), axes[0], a))
     b = b / _size(b)
     parallel = torch.linalg.cross(a, b).square().sum(-1, keepdim=True) <= (8 * torch.finfo(b.dtype).eps) ** 2
-    aside = axes[a.detach().abs().argmin(-1)]  # the axis that is farthest from a
+    aside = axes.index_select(0, a.detach().abs().argmin(-1).flatten()).view(a.shape)  # the axis farthest from a
     z = torch.linalg.cross(a, torch.where(parallel, aside, b))
     z = z / _norm(z)
     z = _unit(z - (a * z).sum(-1, keepdim=True) * a)  # what rounding left of a when b is almost along it
@@ -89,10 +89,10 @@ def so3_exp(w: Tensor) -> Tensor:
         TypeError: ``w`` is not floating point.
         ValueError: ``w`` is not ``(..., 3)``.
 
-    >>> so3_exp(torch.tensor([0.0, 0.0, torch.pi / 2])).round()
-    tensor([[0., -1., 0.],
-            [1., 0., 0.],
-            [0., 0., 1.]])
+    >>> so3_exp(torch.tensor([0.0, 0.0, 0.3]))
+    tensor([[ 0.9553, -0.2955,  0.0000],
+            [ 0.2955,  0.9553,  0.0000],
+            [ 0.0000,  0.0000,  1.0000]])
     """
     check_floating("w", w)
     if w.ndim == 0 or w.shape[-1] != 3:
@@ -107,7 +107,7 @@ def so3_exp(w: Tensor) -> Tensor:
     cosine = torch.where(small, _polynomial(near, COSINE), 2 * half.square())  # without the cancellation of 1 - cos
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*w.shape[:-1], 3, 3)
     # [w]ₓ² = w wᵀ - |w|² I
     eye = torch.eye(3, dtype=v.dtype, device=v.device)
     twice = v.unsqueeze(-1) * v.unsqueeze(-2) - square[..., None, None] * eye
@@ -145,7 +145,7 @@ def so3_log(R: Tensor) -> Tensor:
             *(d - b, c + g, f + h, 1 - a - e + i),
         ],
         -1,
-    ).unflatten(-1, (4, 4))
+    ).reshape(*R.shape[:-2], 4, 4)
     row = table.diagonal(dim1=-2, dim2=-1).argmax(-1)
     q = table.take_along_dim(row[..., None, None], -2).squeeze(-2)
     q = q / _norm(q)

@@ -78,7 +78,12 @@ MESH = (
     Bad(ValueError, r"faces must number vertices from 0 to 3, got 1 to 4", PLACES, faces=FACES + 1),
     Bad(ValueError, r"faces must number vertices from 0 to 3, got -1 to 2", PLACES, faces=FACES - 1),
     Bad(TypeError, r"camera must be a Camera, got Tensor", PLACES, camera=K),
-    Bad(ValueError, r"leading dimensions of camera, \(3,\), .* vertices, got shape \(2, 4, 3\)", PLACES.expand(2, 4, 3), camera=BATCH),
+    Bad(
+        ValueError,
+        r"leading dimensions of camera, \(3,\), .* vertices, got shape \(2, 4, 3\)",
+        PLACES.expand(2, 4, 3),
+        camera=BATCH,
+    ),
     Bad(ValueError, r"camera must be finite", PLACES, camera=Camera(K / 0, BATCH.R, BATCH.t, (6, 8))),
 )
 NEAR = tuple(Bad(ValueError, f"near must be positive and finite, got {n}", PLACES, near=n) for n in (0.0, -1.0))
@@ -108,7 +113,10 @@ PARTS = [
         call=seen,
         bad=(
             *MESH,
-            *(Bad(ValueError, f"tolerance must be at least 0 and finite, got {t}", PLACES, tolerance=t) for t in (-1.0, float("nan"))),
+            *(
+                Bad(ValueError, f"tolerance must be at least 0 and finite, got {t}", PLACES, tolerance=t)
+                for t in (-1.0, float("nan"))
+            ),
         ),
         constant=(0,),
         skips={**EAGER, "gradcheck": "yes and no have no derivative"},
@@ -127,7 +135,9 @@ PARTS = [
             Bad(ValueError, r"faces must number the rows of attributes from 0 to 2, got 0 to 3", VALUES[:3]),
             Bad(ValueError, r"faces must be those of fragments, got 1 and face [12]", VALUES, faces=FACES[:1]),
             Bad(TypeError, r"fragments must be Fragments of rasterize, got Tensor", VALUES, fragments=K),
-            Bad(ValueError, r"background must be a number or \(2,\), got shape \(3,\)", VALUES, background=torch.ones(3)),
+            Bad(
+                ValueError, r"background must be a number or \(2,\), got shape \(3,\)", VALUES, background=torch.ones(3)
+            ),
             Bad(
                 ValueError,
                 r"fragments and attributes must broadcast, got \(2,\) and \(3,\)",
@@ -140,22 +150,32 @@ PARTS = [
     Part(
         soft_rasterize,
         lambda g: (*vertices(g), normal(g, 4, 2)),
-        {"sigma": 0.02, "gamma": 0.1, "background": 0.5},
+        {"sigma": 0.02, "gamma": 0.1, "background": 0.5, "depth_range": (2.0, 6.0)},
         call=blended,
         batched=(0, 1),
         tolerance=(1e-3, 6e-2),
         edges={"single": lambda: (PLACES, VALUES[:, :1])},
         bad=(
             *map(with_values, SOFT),
-            *(Bad(ValueError, f"gamma must be positive and finite, got {g}", PLACES, VALUES, gamma=g) for g in (0.0, -1.0)),
+            *(
+                Bad(ValueError, f"gamma must be positive and finite, got {g}", PLACES, VALUES, gamma=g)
+                for g in (0.0, -1.0)
+            ),
             *(
                 Bad(ValueError, r"depth_range must be increasing and finite, got ", PLACES, VALUES, depth_range=r)
                 for r in ((1.0, 1.0), (2.0, 1.0), (0.0, float("inf")))
             ),
             Bad(TypeError, r"attributes must be floating point, got torch.int64", PLACES, VALUES.long()),
-            Bad(ValueError, r"attributes must be \(\.\.\., V, C\) with V = 4 .* got shape \(3, 2\)", PLACES, VALUES[:3]),
+            Bad(
+                ValueError, r"attributes must be \(\.\.\., V, C\) with V = 4 .* got shape \(3, 2\)", PLACES, VALUES[:3]
+            ),
             Bad(ValueError, r"attributes must be \(\.\.\., V, C\), got shape \(4,\)", PLACES, VALUES[:, 0]),
-            Bad(ValueError, r"attributes must be .* broadcast to \(\), got shape \(2, 4, 2\)", PLACES, VALUES.expand(2, 4, 2)),
+            Bad(
+                ValueError,
+                r"attributes must be .* broadcast to \(\), got shape \(2, 4, 2\)",
+                PLACES,
+                VALUES.expand(2, 4, 2),
+            ),
             Bad(ValueError, r"background must be a number or \(2,\)", PLACES, VALUES, background=torch.ones(3)),
         ),
         skips=EAGER,

@@ -16,8 +16,16 @@ def matrix(*name: str) -> tuple[Bad, ...]:
         bad
         for n in name
         for bad in (
-            Bad(ValueError, rf"{n} must be \(\.\.\., 3, 3\), got shape \(3, 2\)", *(EYE[:, :2] if m == n else EYE for m in name)),
-            Bad(TypeError, rf"{n} must be floating point, got torch.int64", *(EYE.long() if m == n else EYE for m in name)),
+            Bad(
+                ValueError,
+                rf"{n} must be \(\.\.\., 3, 3\), got shape \(3, 2\)",
+                *(EYE[:, :2] if m == n else EYE for m in name),
+            ),
+            Bad(
+                TypeError,
+                rf"{n} must be floating point, got torch.int64",
+                *(EYE.long() if m == n else EYE for m in name),
+            ),
         )
     )
 
@@ -61,7 +69,10 @@ PARTS = [
         so3_log,
         lambda g: (turned(g),),
         batched=(0,),
-        edges={"single": lambda: (EYE.double(),), "half turn": lambda: (torch.diag(torch.tensor([1.0, -1, -1])).double(),)},
+        edges={
+            "single": lambda: (EYE.double(),),
+            "half turn": lambda: (torch.diag(torch.tensor([1.0, -1, -1])).double(),),
+        },
         bad=matrix("R"),
     ),
     Part(

@@ -1,4 +1,4 @@
-"""The soft renderers against the dense sum over faces and pixels, closed forms, their hard limits and their promises."""
+"""The soft renderers against the dense sum over faces and pixels, closed forms, hard limits and their promises."""
 
 import math
 
@@ -41,7 +41,9 @@ def dense(
     drawn = (depth[faces] >= near).all(1) & (area.abs() * shorter**2 / 8 >= 1e-10)
     a, b, c, z = a[drawn], b[drawn], c[drawn], depth[faces][drawn]
     square = torch.stack([_segment(pixel, *ends) for ends in ((a, b), (b, c), (c, a))]).amin(0)  # (P, F)
-    weights = torch.stack([_cross(b - pixel, c - pixel), _cross(c - pixel, a - pixel), _cross(a - pixel, b - pixel)], -1)
+    weights = torch.stack(
+        [_cross(b - pixel, c - pixel), _cross(c - pixel, a - pixel), _cross(a - pixel, b - pixel)], -1
+    )
     weights = weights / area[drawn].unsqueeze(-1)
     x = torch.where((weights >= 0).all(-1), square, -square) / sigma
     kept = x > -CUT
@@ -57,7 +59,8 @@ def dense(
         depth_range = (seen.min().item() - margin, seen.max().item() + margin)
     zhat = (depth_range[1] - at) / (depth_range[1] - depth_range[0])
     bright = cover * (zhat / gamma).exp()
-    mean_depth = (bright * at).sum(1) / bright.sum(1)
+    total = bright.sum(1)
+    mean_depth = torch.where(total > 0, (bright * at).sum(1) / torch.where(total > 0, total, 1), torch.inf)
     image = None
     if attributes is not None:
         values = ((inner * at.unsqueeze(-1) / z).unsqueeze(-1) * attributes[faces][drawn]).sum(-2)  # (P, F, C)
@@ -260,7 +263,11 @@ def test_flat_faces_and_faces_that_are_too_near_are_skipped() -> None:
 
 def test_nothing_to_draw_is_the_background() -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
-    for vertices, faces in ((random(4, 3), none), (random(0, 3), none), (-random(3, 3).abs(), torch.tensor([[0, 1, 2]]))):
+    for vertices, faces in (
+        (random(4, 3), none),
+        (random(0, 3), none),
+        (-random(3, 3).abs(), torch.tensor([[0, 1, 2]])),
+    ):
         vertices = vertices.requires_grad_()
         found = soft_rasterize(vertices, faces, plain(3, 4), torch.ones(len(vertices), 2), background=torch.arange(2.0))
         assert not found.silhouette.any()
@@ -290,7 +297,7 @@ def test_depths_outside_of_the_range_are_finite(depth_range: tuple[float, float]
     vertices, faces, camera = scenes()[0]
     for gamma in (1.0, 1e-2, 1e-5):
         for dtype in (torch.float32, torch.float64):
-            x = vertices.to(dtype).requires_grad_()
+            x = vertices.to(dtype, copy=True).requires_grad_()
             found = soft_rasterize(x, faces, camera, x, sigma=1e-2, gamma=gamma, depth_range=depth_range)
             reached = found.depth.isfinite()
             assert torch.equal(reached, found.silhouette > 0)
@@ -339,7 +346,7 @@ def test_many_small_faces_are_all_counted() -> None:
     vertices, faces = (place + corner).flatten(0, 1), torch.arange(3 * count).view(count, 3)
     found = soft_silhouette(vertices, faces, plain(10, 10), sigma=1.0)
     torch.testing.assert_close(found, dense(vertices, faces, plain(10, 10), sigma=1.0)[0])
-    assert found[4, 4] > 1 - 0.6**count
+    assert found[0, 0] > 0.99  # of each alone it is about 0.05
 
 
 def test_the_inside_of_a_shape_neither_underflows_nor_pulls() -> None:
@@ -349,7 +356,9 @@ def test_the_inside_of_a_shape_neither_underflows_nor_pulls() -> None:
     assert (found == 1).sum() > 200
     (grad,) = torch.autograd.grad(found[found == 1].sum(), vertices)
     assert grad.isfinite().all()
-    assert torch.autograd.grad(soft_silhouette(vertices, faces, outside(40), sigma=1e-6)[20, 20], vertices)[0].eq(0).all()
+    assert (
+        torch.autograd.grad(soft_silhouette(vertices, faces, outside(40), sigma=1e-6)[20, 20], vertices)[0].eq(0).all()
+    )
 
 
 def test_single_precision_is_close_to_double() -> None:
@@ -357,36 +366,37 @@ def test_single_precision_is_close_to_double() -> None:
     camera, values = outside(48), random(len(vertices), 3)
     results = []
     for dtype in (torch.float64, torch.float32):
-        x = vertices.to(dtype).requires_grad_()
+        x = vertices.to(dtype, copy=True).requires_grad_()
         found = soft_rasterize(x, faces, camera, values.to(dtype))
         assert {r.dtype for r in found} == {dtype}
         total = found.attributes.square().sum() + found.silhouette.sum() + found.depth[found.depth.isfinite()].sum()
-        results.append([r.double() for r in (*found, torch.autograd.grad(total, x)[0])])
+        results.append([r.detach().double() for r in (*found, torch.autograd.grad(total, x)[0])])
     for one, other in zip(*results, strict=True):
         finite = one.isfinite() & other.isfinite()
         torch.testing.assert_close(one[finite], other[finite], rtol=2e-3, atol=2e-3 * float(other[finite].abs().max()))
 
 
 @pytest.mark.parametrize("kind", ["silhouette", "attributes"])
-def test_memory_is_bounded_by_the_pairs_and_not_by_the_mesh(kind: str) -> None:
+@pytest.mark.parametrize("lines", [24, 60])  # 2,208 and 14,160 faces
+def test_memory_is_bounded_by_the_pairs_and_not_by_the_mesh(kind: str, lines: int) -> None:
     """At most 600 bytes times max_pairs beside arguments and results, forward and backward."""
     max_pairs = 2**13
-    for lines in (24, 60):  # 2,208 and 14,160 faces
-        vertices, faces = sphere(lines, dtype=torch.float32)
-        camera, values = outside(48).to(torch.float32), torch.ones(len(vertices), 2)
-        vertices.requires_grad_()
+    vertices, faces = sphere(lines, dtype=torch.float32)
+    camera, values = outside(48).to(torch.float32), torch.ones(len(vertices), 2)
+    vertices.requires_grad_()
 
-        def call() -> None:
-            if kind == "silhouette":
-                image = soft_silhouette(vertices, faces, camera, sigma=1e-3, max_pairs=max_pairs)
-            else:
-                image = soft_rasterize(vertices, faces, camera, values, sigma=1e-3, max_pairs=max_pairs).attributes
-            torch.autograd.grad(image.sum(), vertices)
+    def call() -> None:
+        if kind == "silhouette":
+            image = soft_silhouette(vertices, faces, camera, sigma=1e-3, max_pairs=max_pairs)
+        else:
+            found = soft_rasterize(vertices, faces, camera, values, sigma=1e-3, max_pairs=max_pairs)
+            image = found.silhouette + found.attributes.sum(-1)
+        torch.autograd.grad(image.sum(), vertices)
 
-        call()
-        # of arguments and results: vertices in the camera, on the screen and their gradients; images of each kind
-        own = 20 * vertices.numel() * 4 + 40 * 48 * 48 * 4
-        assert allocated(call) < 600 * max_pairs + own
+    call()
+    # of arguments and results: vertices in the camera, on the screen and their gradients; images of each kind
+    own = 20 * vertices.numel() * 4 + 40 * 48 * 48 * 4
+    assert allocated(call) < 600 * max_pairs + own
 
 
 def test_the_second_derivative_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Soft images of values at vertices: faces mixed by how surely they cover a pixel and by how near they are."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,11 @@ __all__ = ["SoftImage", "soft_rasterize"]
 
 BEHIND = 1e-3  # ε: how near the background is, in units of the range of depths
 SPREAD = 0.1  # of the depths of a mesh, by which its range is widened on both sides
-FAINT = 40.0  # faces that are fainter than the brightest of their pixel by e⁻⁴⁰ are left out
+CHANNELS = 16  # at a time
+LARGE = 1e30  # above all exponents
+# e to this, times 1e-4, is below rounding: faces that are so much fainter than another in their pixel are left out
+FAINT = {torch.float32: 26.0, torch.float64: 46.0}
+WORTHWHILE = 0.85  # a share of the rows of a tile: leaving out fewer than the rest costs more than it saves
 
 
 class SoftImage(NamedTuple):
@@ -47,8 +52,8 @@ def soft_rasterize(
 
     With D_f as in `soft_silhouette` and ẑ_f = (far - z_f)/(far - near) the depth of the face at the pixel,
     attributes = (Σ_f D_f exp(ẑ_f/γ) a_f + exp(ε/γ) background)/(Σ_f D_f exp(ẑ_f/γ) + exp(ε/γ)), ε = 1e-3. Barycentric
-    coordinates are clamped to the face, and perspective is right: 1/z and a/z are affine in the image. Faces that are
-    fainter than e⁻⁴⁰ beside another in their pixel count for nothing. As σ and γ go to 0 the result is that of
+    coordinates are clamped to the face, and perspective is right: 1/z and a/z are affine in the image. Faces whose
+    weight beside another's is below rounding are left out. As σ and γ go to 0 the result is that of
     `rasterize` and `interpolate`. Memory, and what has no second derivative, are as in `soft_silhouette`.
 
     Args:
@@ -82,7 +87,7 @@ def soft_rasterize(
     check_positive(sigma=sigma, gamma=gamma)
     options = Options(given.size, float(sigma), float(near), check_pairs(max_pairs))
     screen = screen_of(given.points)
-    images, count, _ = screen.shape
+    images, _, count = screen.shape
     table, behind = screen.new_zeros(images, count, 0), None
     if attributes is not None:
         check_attributes(attributes)
@@ -95,7 +100,7 @@ def soft_rasterize(
                 f"attributes must be (..., V, C) with V = {count} and leading dimensions that broadcast to "
                 f"{tuple(given.batch)}, got shape {tuple(attributes.shape)}"
             ) from None
-    far, steepness = _range(screen[..., 2].detach(), near, depth_range, gamma)
+    far, steepness = _range(screen[:, 2].detach(), near, depth_range, gamma)
     total, bright, mixed, deep, brightest = _mix(screen, table, far, steepness, faces, options)
     lead, dtype = (*given.batch, *given.size), vertices.dtype
     reached = bright > 0
@@ -155,7 +160,7 @@ def surface(found: Distances, inverse: Tensor) -> Surface:
 class Mix(torch.autograd.Function):
     """Sums over the faces of every pixel, with weights W = D exp(ẑ/γ - their largest exponent in the pixel).
 
-    From screen ``(B, V, 3)``, attributes ``(B, V, C)``, far and 1/(γ range) ``(B,)`` to -log Π (1 - D), Σ W,
+    From screen ``(B, 3, V)``, attributes ``(B, V, C)``, far and 1/(γ range) ``(B,)`` to -log Π (1 - D), Σ W,
     Σ W a ``(B, C, H, W)``, Σ W z, and the largest exponents, which are constants.
     """
 
@@ -169,30 +174,33 @@ class Mix(torch.autograd.Function):
         brightest = torch.full_like(total, -torch.inf)
         table, inverse = attributes.movedim(-1, 0).flatten(1), _inverse(screen)
         for drawn in triangles(screen, faces, options):
+            depths = depth_table(drawn, inverse, far, steepness)
             for group in drawn.rows(options):
-                found = distances(group, drawn.table)
-                point = surface(found, inverse[drawn.numbers.index_select(1, group.box)])
-                near = exponent(point.z, drawn.image.index_select(0, group.box), far, steepness)
-                near.masked_fill_(found.signed == -torch.inf, -torch.inf)
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
+                point = surface(found, depth[:3])
+                near = exponent(point.z, depth)
+                reached = torch.minimum(near, found.signed + LARGE)  # -inf where the pair is dropped
                 pixels = group.pixels(drawn.first, width)
-                brightest.scatter_reduce_(0, pixels, near.flatten(), "amax")
-                total.index_add_(0, pixels, F.softplus(found.signed, threshold=STEEP).flatten())
+                brightest.scatter_reduce_(0, pixels, reached.flatten(), "amax")
+                total.scatter_add_(0, pixels, F.softplus(found.signed, threshold=STEEP).flatten())
         for drawn in triangles(screen, faces, options):
+            depths = depth_table(drawn, inverse, far, steepness)
             for group in drawn.rows(options):
-                group, pixels, top = bright_rows(group, drawn, brightest, inverse, far, steepness, width)
+                group, pixels, top = bright_rows(group, drawn.first, depths, brightest, width)
                 if not len(group.x):
                     continue
-                found = distances(group, drawn.table)
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
                 numbers = drawn.numbers.index_select(1, group.box)
-                point = surface(found, inverse[numbers])
-                near = exponent(point.z, drawn.image.index_select(0, group.box), far, steepness)
+                point = surface(found, depth[:3])
+                near = exponent(point.z, depth)
                 weight = near.sub_(top).clamp_max_(0).exp_().mul_(found.signed.sigmoid())
-                bright.index_add_(0, pixels, weight.flatten())
-                deep.index_add_(0, pixels, (weight * point.z).flatten())
-                shares = point.share.mul_(weight)
-                for channel in range(channels):
-                    values = table[channel].index_select(0, numbers.flatten()).view(3, 1, -1)
-                    mixed[channel].index_add_(0, pixels, (shares * values).sum(0).flatten())
+                bright.scatter_add_(0, pixels, weight.flatten())
+                deep.scatter_add_(0, pixels, (weight * point.z).flatten())
+                share = point.share.mul_(weight)
+                for some, values in _values(table, numbers):
+                    value = share[0] * values[:, 0]
+                    value.addcmul_(share[1], values[:, 1]).addcmul_(share[2], values[:, 2])
+                    mixed[some].index_add_(1, pixels, value.flatten(1))
         shape = (images, height, width)
         mixed = mixed.view(channels, *shape).movedim(0, 1).contiguous()
         return total.view(shape), bright.view(shape), mixed, deep.view(shape), brightest.view(shape)
@@ -240,42 +248,41 @@ class MixGradient(torch.autograd.Function):
         by_attributes = screen.new_zeros(channels if learned else 0, images * count)
         table, inverse = attributes.movedim(-1, 0).flatten(1), _inverse(screen)
         for drawn in triangles(screen, faces, options):
+            depths = depth_table(drawn, inverse, far, steepness)
             for group in drawn.rows(options):
-                group, pixels, top = bright_rows(
-                    group, drawn, brightest, inverse, far, steepness, options.size[1], by_total
-                )
+                group, pixels, top = bright_rows(group, drawn.first, depths, brightest, options.size[1], by_total)
                 if not len(group.x):
                     continue
                 by_cover, by_weight, by_depth = (
                     x.index_select(0, pixels).view(top.shape) for x in (by_total, by_bright, by_deep)
                 )
-                found = distances(group, drawn.table)
+                found, depth = distances(group, drawn.table), depths.index_select(1, group.box)
                 numbers = drawn.numbers.index_select(1, group.box)
-                over = inverse[numbers]
-                inner, share, total, z = surface(found, over)
-                image = drawn.image.index_select(0, group.box)
+                inner, share, total, z = surface(found, depth[:3])
                 covered = found.signed.sigmoid()
-                weight = exponent(z, image, far, steepness).sub_(top).clamp_max_(0).exp_().mul_(covered)
+                weight = exponent(z, depth).sub_(top).clamp_max_(0).exp_().mul_(covered)
                 by_share = torch.zeros_like(share)
-                for channel in range(channels):
-                    by_value = by_values[channel].index_select(0, pixels).view(top.shape)
-                    by_share.addcmul_(by_value, table[channel].index_select(0, numbers.flatten()).view(3, 1, -1))
+                for some, values in _values(table, numbers):
+                    by_value = by_values[some].index_select(1, pixels).view(-1, *top.shape)
+                    for one, corners in zip(by_value, values, strict=True):
+                        by_share.addcmul_(one, corners)
                     if learned:
-                        by_corner = (share * (by_value * weight)).sum(1)
-                        by_attributes[channel].index_add_(0, numbers.flatten(), by_corner.flatten())
+                        by_value.mul_(weight)
+                        by_corner = torch.stack([(by_value * part).sum(1) for part in share], 1)
+                        by_attributes[some].index_add_(1, numbers.flatten(), by_corner.flatten(1))
                 value = (share * by_share).sum(0)
                 gain = (by_weight + by_depth * z + value) * weight  # W ∂/∂W
-                by_z = by_depth * weight - gain * steepness.index_select(0, image)
+                by_z = by_depth * weight - gain * depth[4]
                 # share = y / Σ y and z = Σ c / Σ y, with y = c / z_k of the corners
                 by_y = ((by_share - value) * weight - by_z * z).div_(total)
-                by_inverse.index_add_(0, numbers.flatten(), (inner * by_y).sum(1).flatten())
-                by_inner = by_y.mul_(over.unsqueeze(1)).add_(by_z / total).mul_((inner > 0) & (inner < 1))
+                by_inverse.scatter_add_(0, numbers.flatten(), (inner * by_y).sum(1).flatten())
+                by_inner = by_y.mul_(depth[:3].unsqueeze(1)).add_(by_z / total)
+                by_inner.mul_(torch.addcmul(inner, inner, inner, value=-1).sign_())  # where clamped, nothing
                 corners = pull(found, gain * (1 - covered) + by_cover * covered)
                 add_to_vertices(grad[:2], numbers, corners.sub_(_pull_inner(found, by_inner, group.steps(by_inner))))
         grad[2] = -inverse.square() * by_inverse
-        return grad.view(3, images, count).permute(1, 2, 0).contiguous(), by_attributes.view(
-            len(by_attributes), images, count
-        ).permute(1, 2, 0).contiguous()
+        by_attributes = by_attributes.view(len(by_attributes), images, count).permute(1, 2, 0).contiguous()
+        return grad.view(3, images, count).movedim(0, 1).contiguous(), by_attributes
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -290,40 +297,47 @@ class MixGradient(torch.autograd.Function):
         return folded(MixGradient, info, in_dims, args)
 
 
-def exponent(z: Tensor, image: Tensor, far: Tensor, steepness: Tensor) -> Tensor:
-    """ẑ/γ of depths ``(..., rows)`` in images ``(rows,)``."""
-    return (far.index_select(0, image) - z).mul_(steepness.index_select(0, image))
+def depth_table(drawn: Triangles, inverse: Tensor, far: Tensor, steepness: Tensor) -> Tensor:
+    """Of every face 1/z of its corners, far and 1/(γ range) of its image, and ẑ/γ of its nearest corner: ``(6, n)``."""
+    corners = inverse.index_select(0, drawn.numbers.flatten()).view(drawn.numbers.shape)
+    far, steepness = (x.index_select(0, drawn.image) for x in (far, steepness))
+    nearest = (far - corners.amax(0).reciprocal()) * steepness
+    return torch.cat([corners, torch.stack([far, steepness, nearest])])
+
+
+def exponent(z: Tensor, depth: Tensor) -> Tensor:
+    """ẑ/γ of depths ``(width, rows)`` of faces with these columns of `depth_table`."""
+    return (depth[3] - z).mul_(depth[4])
 
 
 def bright_rows(
-    group: Rows,
-    drawn: Triangles,
-    brightest: Tensor,
-    inverse: Tensor,
-    far: Tensor,
-    steepness: Tensor,
-    image_width: int,
-    also: Tensor | None = None,
+    group: Rows, first: Tensor, depths: Tensor, brightest: Tensor, image_width: int, also: Tensor | None = None
 ) -> tuple[Rows, Tensor, Tensor]:
-    """The rows that are not faint throughout, their pixels, and the largest exponents there, ``(width, rows)``.
+    """The rows without most of those that are faint throughout, their pixels, and the largest exponents there.
 
     A face is nowhere nearer than its nearest corner. A row is kept too where ``also`` is not zero in a pixel of it.
     """
-    pixels = group.pixels(drawn.first, image_width)
+    pixels = group.pixels(first, image_width)
     top = brightest.index_select(0, pixels).view(group.width, -1)
-    nearest = inverse[drawn.numbers.index_select(1, group.box)].amax(0).reciprocal()
-    bright = exponent(nearest, drawn.image.index_select(0, group.box), far, steepness) > top.amin(0) - FAINT
+    bright = depths[5].index_select(0, group.box) > top.amin(0) - FAINT[top.dtype]
     if also is not None:
-        bright |= (also.index_select(0, pixels).view(top.shape) != 0).any(0)
+        bright |= also.index_select(0, pixels).view(top.shape).abs().amax(0) != 0
     kept = bright.nonzero().squeeze(1)
-    if len(kept) == top.shape[1]:
+    if len(kept) > WORTHWHILE * top.shape[1]:
         return group, pixels, top
     return group.select(kept), pixels.view(top.shape).index_select(1, kept).flatten(), top.index_select(1, kept)
 
 
+def _values(table: Tensor, numbers: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some channels at a time, with their values ``(some, 3, 1, rows)`` at corners."""
+    for start in range(0, len(table), CHANNELS):
+        some = slice(start, start + CHANNELS)
+        yield some, table[some].index_select(1, numbers.flatten()).view(-1, 3, 1, numbers.shape[1])
+
+
 def _inverse(screen: Tensor) -> Tensor:
     """1/z of all vertices, ``(B · V,)``; 1 where no face is drawn."""
-    z = screen[..., 2].flatten()
+    z = screen[:, 2].flatten()
     return torch.where(z < NEAREST, 1, z).reciprocal()
 
 

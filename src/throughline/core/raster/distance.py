@@ -11,7 +11,7 @@ ENTRIES = 2**18  # of the sums that are in memory at a time on a CPU; a GPU take
 
 
 def distance_transform(mask: Tensor) -> Tensor:
-    """How far every pixel is from the nearest one of a mask, in pixels: 0 on the mask, exact everywhere.
+    """How far every pixel is from the nearest one of a mask, in pixels: 0 on the mask, exact to rounding.
 
     First along one side, then d² = min_j (i - j)² + g_j² along the other: O(H W min(H, W)) time, blocks of rows bound
     the memory. Without gradient. (SciPy's ``distance_transform_edt`` gives the same for ``~mask``.)
@@ -39,17 +39,16 @@ def distance_transform(mask: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device)
     turned = mask.mT if mask.shape[-1] > mask.shape[-2] else mask  # the minimum runs along the shorter side
     long, short = turned.shape[-2:]
-    work = torch.float32 if long**2 + short**2 < 2**24 else torch.float64  # squares of integers are exact
     far = 2.0 * (long + short)
-    place = torch.arange(long, dtype=work, device=mask.device).unsqueeze(1)
+    place = torch.arange(long, dtype=torch.float32, device=mask.device).unsqueeze(1)
     before = torch.where(turned, place, -far).cummax(-2).values
-    after = torch.where(turned, place, far + long).flip(-2).cummin(-2).values.flip(-2)
+    after = torch.where(turned, place, far).flip(-2).cummin(-2).values.flip(-2)
     square = torch.minimum(place - before, after - place).square()
-    steps = torch.arange(short, dtype=work, device=mask.device)
+    steps = torch.arange(short, dtype=torch.float32, device=mask.device)
     apart = (steps.unsqueeze(1) - steps).square()
     lines = square.flatten(0, -2)
     size = max(1, (ENTRIES if mask.is_cpu else 64 * ENTRIES) // short**2)
-    least = torch.cat([(part.unsqueeze(-2) + apart).amin(-1) for part in lines.split(size)])
-    distance = least.sqrt().float().view(turned.shape)
+    least = torch.cat([(part.unsqueeze(-2) + apart).amin(-1) for part in torch.split(lines, size)])
+    distance = least.sqrt().view(turned.shape)
     distance = torch.where(turned.any(-1).any(-1)[..., None, None], distance, float(long))
     return distance.mT.contiguous() if turned is not mask else distance

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 from throughline.core._derivatives import eager
 from throughline.core.camera import Camera
 from throughline.core.checks import check_floating, readable
-from throughline.core.raster.inputs import ONCE, check_faces, check_positive, folded, scene
+from throughline.core.raster.inputs import ONCE, check_faces, folded, scene
 from throughline.core.raster.rows import blocks, boxes, corner_numbers, number_and_image, rows, tile_size
 
 __all__ = ["Fragments", "interpolate", "rasterize", "visible_vertices"]
 
 PAIRS = 2**20  # (face, pixel) pairs, and faces, at a time
-EMPTY = 2**63 - 1  # above the key of every depth
+LAST = 2**32 - 1  # less the number of a face, in the lower half of its key
+ENDS = ((1, 2), (2, 0), (0, 1))  # the corners of the edge that is opposite of each
 NEAR = 1e-3
 
 
@@ -65,9 +66,7 @@ def rasterize(vertices: Tensor, faces: Tensor, camera: Camera, *, near: float = 
     )
 
 
-def interpolate(
-    fragments: Fragments, faces: Tensor, attributes: Tensor, *, background: float | Tensor = 0.0
-) -> Tensor:
+def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor, *, background: float | Tensor = 0.0) -> Tensor:
     """Values at vertices carried to pixels by the barycentric coordinates of `rasterize`: perspective is right.
 
     Differentiable in the attributes, in the background and, through the fragments, in vertices and camera.
@@ -155,7 +154,7 @@ def visible_vertices(vertices: Tensor, faces: Tensor, camera: Camera, *, toleran
     )
     around = (lines.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(-2)  # (..., V, 4)
     around = around.expand(*depth.shape[:-2], *around.shape[-2:])
-    found = depth.flatten(-2).gather(-1, around.flatten(-2)).unflatten(-1, around.shape[-2:])
+    found = depth.flatten(-2).gather(-1, around.flatten(-2)).reshape(around.shape)
     return inside & (z <= found.amax(-1) + tolerance)
 
 
@@ -183,21 +182,19 @@ def _rasterize(points: Tensor, faces: Tensor, size: tuple[int, int], near: float
 
 
 class Rasterize(torch.autograd.Function):
-    """Face, barycentric coordinates and depth, ``(B, H, W)``, of homogeneous pixels ``(B, V, 3)``."""
+    """Face, barycentric coordinates and depth, ``(B, H, W)``, of homogeneous pixels ``(B, 3, V)``."""
 
     @staticmethod
-    def forward(
-        points: Tensor, faces: Tensor, size: tuple[int, int], near: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(points: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> tuple[Tensor, Tensor, Tensor]:
         face = nearest_faces(points, faces, size, near)
         barycentric = points.new_zeros(*face.shape, 3)
         depth = points.new_full(face.shape, torch.inf)
         table = _by_coordinate(points)
         for seen in _seen(face):
-            _, det, u = _solve(table, _corners_of(seen, face, faces, points.shape[1]), seen, size)
-            total = u.sum(0)
-            barycentric.view(-1, 3).index_copy_(0, seen, (u / total).T.to(points.dtype))
-            depth.view(-1).index_copy_(0, seen, (det / total).to(points.dtype))
+            corners = Corners.of(seen, face, faces, table)
+            total = corners.cross.sum(0)
+            barycentric.view(-1, 3).index_copy_(0, seen, (corners.cross / total).T.to(points.dtype))
+            depth.view(-1).index_copy_(0, seen, (corners.det / total).to(points.dtype))
         return face, barycentric, depth
 
     @staticmethod
@@ -227,22 +224,19 @@ class RasterizeGradient(torch.autograd.Function):
     def forward(
         by_barycentric: Tensor, by_depth: Tensor, points: Tensor, face: Tensor, faces: Tensor, size: tuple[int, int]
     ) -> Tensor:
-        images, count, _ = points.shape
+        images, _, count = points.shape
         grad = points.new_zeros(3, images * count)
         table = _by_coordinate(points)
         for seen in _seen(face):
-            numbers = _corners_of(seen, face, faces, count)
-            cross, det, u = _solve(table, numbers, seen, size)
-            u = u / det
+            corners = Corners.of(seen, face, faces, table)
+            u = corners.cross / corners.det
             z = u.sum(0).reciprocal()
             by_weight = by_barycentric.reshape(-1, 3).index_select(0, seen).T.double()
             by_z = by_depth.flatten().index_select(0, seen).double()
             by_u = z * (by_weight - (by_weight * u).sum(0) * z) - z.square() * by_z
-            pull = (cross * (by_u / det)).sum(1)
-            for corner in range(3):
-                for axis in range(3):
-                    grad[axis].index_add_(0, numbers[corner], -(u[corner] * pull[axis]).to(grad.dtype))
-        return grad.view(3, images, count).permute(1, 2, 0).contiguous()
+            for row, pull in zip(grad, corners.pull(by_u / corners.det), strict=True):
+                row.scatter_add_(0, corners.numbers.flatten(), (-u * pull).to(row.dtype).flatten())
+        return grad.view(3, images, count).movedim(0, 1).contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -258,75 +252,99 @@ class RasterizeGradient(torch.autograd.Function):
 
 
 def nearest_faces(points: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> Tensor:
-    """The face that every pixel shows, ``(B, H, W)``: the least of the keys (float32 depth, face) of all that cover it.
+    """The face that every pixel shows, ``(B, H, W)``: of all that cover it the largest key (float32 1/z, -face).
 
-    In double precision products of single numbers are exact, so that the edge functions of two faces along their common
-    edge are each other's negative: a pixel on it is inside of one of them at least.
+    With q = (p_u - x z, p_v - y z) the corners as the pixel sees them, an edge function is the cross product of two q.
+    Products and sums are rounded one by one, never fused: along a common edge those of two faces are then each other's
+    negative to the last bit, and a pixel on it is inside of one of them at least.
     """
     height, width = size
-    images, count, _ = points.shape
+    images, _, count = points.shape
     table = _by_coordinate(points)
     ahead = table[2] >= near
     clipped = not bool(ahead.all())
     screen = table[:2] / torch.where(ahead, table[2], 1)
-    keys = torch.full((images * height * width,), EMPTY, dtype=torch.int64, device=points.device)
-    tile = tile_size(PAIRS, points.device)
+    keys = torch.zeros(images * height * width, dtype=torch.int64, device=points.device)
     for part, some in blocks(images, len(faces), PAIRS):
         numbers = corner_numbers(faces[some], part, count)
-        low, high = screen.index_select(1, numbers.flatten()).view(2, 3, -1).aminmax(dim=1)
-        if clipped:
-            front = ahead[numbers]
-            low = torch.where(front.all(0), low, torch.where(front.any(0), -torch.inf, torch.nan))
-            high = torch.where(front.all(0), high, torch.inf)
-        chosen, found = boxes(low, high, size, 0.0)
+        low, high, drawn = _bounds(screen.index_select(1, numbers.flatten()).view(2, 3, -1), ahead, numbers, clipped)
+        chosen, found = boxes(low, high, drawn, size, 0.0)
+        numbers = numbers.index_select(1, chosen)
         face, image = number_and_image(chosen, part, some, len(faces))
         first = image * (height * width)
-        edges = _edge_functions(table.index_select(1, numbers.index_select(1, chosen).flatten()).view(3, 3, -1))
-        for group in rows(found, width, tile):
-            a, b, c, scale = edges.index_select(1, group.box).split((3, 3, 3, 1))
-            line = torch.addcmul(c, b, group.y.double()).unsqueeze(1)
-            x = group.x.double() + group.steps(edges)
-            e = torch.addcmul(line, a.unsqueeze(1), x)  # the same, but for its sign, from both sides of an edge
-            depth = (e.sum(0) * scale).reciprocal_().float()
-            hidden = (e.amin(0) < 0) | (depth < near)
-            key = depth.view(torch.int32).long().bitwise_left_shift_(32).add_(face.index_select(0, group.box))
-            keys.scatter_reduce_(0, group.pixels(first, width), key.masked_fill_(hidden, EMPTY).flatten(), "amin")
-    return torch.where(keys == EMPTY, -1, keys & 0xFFFFFFFF).view(images, height, width)
+        drawn_faces = torch.cat([numbers, (LAST - face).unsqueeze(0)])
+        for group in rows(found, width, tile_size(PAIRS, points.device)):
+            own = drawn_faces.index_select(1, group.box)
+            x, y, z = table.index_select(1, own[:3].flatten()).view(3, 3, -1).double()
+            y = y - z * group.y.double()
+            line = torch.stack([x[a] * y[b] - x[b] * y[a] for a, b in ENDS])
+            slope = torch.stack([z[b] * y[a] - z[a] * y[b] for a, b in ENDS])
+            det = (z * line).sum(0)
+            sign = det.sign()
+            line.mul_(sign).sub_((det == 0).double())  # of a face that is seen from its edge nothing is inside
+            place = group.x.double() + group.steps(det)
+            e = (slope.mul_(sign).unsqueeze(1) * place).add_(line.unsqueeze(1))
+            inverse = (e[0] + e[1]).add_(e[2]).div_(det.abs_())
+            least = torch.minimum(torch.minimum(e[0], e[1]), e[2])
+            seen = torch.copysign(inverse, least.add_(0.0)).float()  # 1/z, negative outside; + 0 turns -0 into 0
+            if clipped:
+                seen.masked_fill_(seen * near > 1, -1)
+            key = seen.view(torch.int32).long().bitwise_left_shift_(32).add_(own[3])
+            keys.scatter_reduce_(0, group.pixels(first, width), key.flatten(), "amax")  # negative ones never win
+    return (~keys.int()).long().view(images, height, width)  # the lower half is the complement of the face, or 0
 
 
-def _edge_functions(corners: Tensor) -> Tensor:
-    """e = a x + b y + c of the three edges, not negative inside, and what their sum times is 1/z: ``(10, n)``."""
-    p = corners.double()  # (coordinate, corner, n)
-    cross = torch.linalg.cross(p.roll(-1, 1), p.roll(-2, 1), dim=0)
-    det = (p[:, 0] * cross[:, 0]).sum(0)
-    cross.mul_(det.sign())
-    cross[2].sub_((det == 0).double())  # seen from its edge: nothing is inside
-    return torch.cat([cross.flatten(0, 1), det.abs_().reciprocal_().unsqueeze(0)])
+def _bounds(uv: Tensor, ahead: Tensor, numbers: Tensor, clipped: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Least and largest u and v of faces, ``(2, n)``, and which may be seen: all of the plane if one reaches behind."""
+    a, b, c = uv.unbind(1)
+    low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
+    if not clipped:
+        return low, high, None
+    front = ahead.index_select(0, numbers.flatten()).view(3, -1)
+    behind = ~front.all(0)
+    return low.masked_fill(behind, -torch.inf), high.masked_fill(behind, torch.inf), front.any(0)
 
 
 def _by_coordinate(points: Tensor) -> Tensor:
     """``(3, B · V)``: the vertices of all images, coordinate by coordinate."""
-    return points.movedim(-1, 0).flatten(1).contiguous()
+    return points.movedim(1, 0).flatten(1)
 
 
 def _seen(face: Tensor) -> tuple[Tensor, ...]:
     """The pixels that show a face, in parts that fit into the cache."""
-    return (face.flatten() >= 0).nonzero().squeeze(1).split(tile_size(PAIRS, face.device))
+    return torch.split((face.flatten() >= 0).nonzero().squeeze(1), tile_size(PAIRS, face.device))
 
 
-def _corners_of(seen: Tensor, face: Tensor, faces: Tensor, vertices: int) -> Tensor:
-    """The vertices of the faces that pixels show, ``(3, n)``."""
-    numbers = faces.index_select(0, face.flatten().index_select(0, seen))
-    if len(face) > 1:
-        numbers += (seen.div(face[0].numel(), rounding_mode="floor") * vertices).unsqueeze(1)
-    return numbers.T.contiguous()
+class Corners(NamedTuple):
+    """The corners of the faces that pixels show, ``(3, n)`` of each."""
 
+    numbers: Tensor  # among the vertices of all images
+    x: Tensor  # (n,): the pixels
+    y: Tensor
+    u: Tensor  # (u - x) z, as the pixel sees it
+    v: Tensor  # (v - y) z
+    z: Tensor
+    cross: Tensor  # the cross products of (u, v) of the other two: det M · M⁻¹ q
+    det: Tensor  # (n,): of M, which has (u z, v z, z) of the corners as columns
 
-def _solve(table: Tensor, numbers: Tensor, seen: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """det M · M⁻¹ (its rows ``(coordinate, corner, n)``), det M, and det M · M⁻¹ q, of the pixels that are seen."""
-    height, width = size
-    p = table.index_select(1, numbers.flatten()).view(3, 3, -1).double()
-    cross = torch.linalg.cross(p.roll(-1, 1), p.roll(-2, 1), dim=0)
-    line = seen.div(width, rounding_mode="floor")
-    x, y = (seen - line * width).double(), line.remainder(height).double()
-    return cross, (p[:, 0] * cross[:, 0]).sum(0), cross[0] * x + cross[1] * y + cross[2]
+    @classmethod
+    def of(cls, seen: Tensor, face: Tensor, faces: Tensor, table: Tensor) -> "Corners":
+        images, height, width = face.shape
+        numbers = faces.index_select(0, face.flatten().index_select(0, seen)).T
+        line = seen.div(width, rounding_mode="floor")
+        y = line
+        if images > 1:
+            image = seen.div(height * width, rounding_mode="floor")
+            numbers, y = numbers + image * (table.shape[1] // images), line - image * height
+        u, v, z = table.index_select(1, numbers.flatten()).view(3, 3, -1).double()
+        x, y = (seen - line * width).double(), y.double()
+        u, v = u - z * x, v - z * y
+        cross = torch.stack([u[a] * v[b] - u[b] * v[a] for a, b in ENDS])
+        return cls(numbers, x, y, u, v, z, cross, (z * cross).sum(0))
+
+    def pull(self, by: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """det M · M⁻ᵀ times ``(3, n)``: in the pixel's coordinates, then in the image's."""
+        _, x, y, u, v, z, cross, _ = self
+        first = sum(g * (v[a] * z[b] - v[b] * z[a]) for g, (a, b) in zip(by, ENDS, strict=True))
+        second = sum(g * (z[a] * u[b] - z[b] * u[a]) for g, (a, b) in zip(by, ENDS, strict=True))
+        return first, second, (by * cross).sum(0) - x * first - y * second

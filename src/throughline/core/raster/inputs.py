@@ -17,7 +17,7 @@ ONCE = "rasterisation is differentiable once: the gradient of its gradient is no
 class Scene(NamedTuple):
     """A batch of one mesh in different places, seen by as many cameras."""
 
-    points: Tensor  # (B, V, 3): u z, v z and z, at least single precision
+    points: Tensor  # (B, 3, V): u z, v z and z, at least single precision
     batch: torch.Size  # the leading dimensions, whose product is B
     size: tuple[int, int]  # of the images
 
@@ -38,14 +38,14 @@ def scene(vertices: Tensor, faces: Tensor, camera: Camera, near: float) -> Scene
             f"leading dimensions of camera, {tuple(camera.batch_shape)}, must broadcast with those of vertices, got "
             f"shape {tuple(vertices.shape)}"
         ) from None
-    if readable(vertices) and not vertices.isfinite().all():
-        raise ValueError("vertices must be finite, got NaN or infinity")
     x, y, z = camera.to_camera(vertices.to(torch.promote_types(vertices.dtype, torch.float32))).unbind(-1)
     K = camera.K.to(z).unsqueeze(-3)
     u = K[..., 0, 0] * x + K[..., 0, 1] * y + K[..., 0, 2] * z
     v = K[..., 1, 1] * y + K[..., 1, 2] * z
-    points = torch.stack([u, v, z.expand_as(u)], -1)
-    if readable(points) and not points.isfinite().all():
+    points = torch.stack([u, v, z.expand_as(u)], -2)
+    if readable(points) and (points.detach() * 0).sum() != 0:  # isfinite would be four passes
+        if not vertices.isfinite().all():
+            raise ValueError("vertices must be finite, got NaN or infinity")
         raise ValueError("camera must be finite, and vertices not so large that their pixels overflow")
     points = points.expand(*batch, *points.shape[-2:]).reshape(math.prod(batch), *points.shape[-2:])
     return Scene(points, batch, camera.image_size)
@@ -95,6 +95,6 @@ def folded(function: Any, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, 
 
 
 def screen_of(points: Tensor) -> Tensor:
-    """u, v and z of homogeneous pixels; of what is nearer than 1e-6 the pixel is one that nobody draws."""
-    z = points[..., 2:]
-    return torch.cat([points[..., :2] / torch.where(z < NEAREST, 1, z), z], -1)
+    """u, v and z, ``(B, 3, V)``; of what is nearer than 1e-6 the pixel is one that nobody draws."""
+    z = points[:, 2:]
+    return torch.cat([points[:, :2] / torch.where(z < NEAREST, 1, z), z], 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["Boxes", "Rows", "blocks", "boxes", "corner_numbers", "number_and_image", "rows", "tile_size"]
 
 CACHED = 2**15  # pairs of a tile on a CPU, so that its arrays stay in the cache
+SHORT = 4  # pairs, whose memory that of a row is at most
 MARGIN = 2.0**-9  # pixels by which a box is widened against rounding
 
 
@@ -40,7 +41,7 @@ class Rows(NamedTuple):
         return torch.arange(self.width, dtype=like.dtype, device=like.device).unsqueeze(1)
 
     def pixels(self, first: Tensor, image_width: int) -> Tensor:
-        """Where the pairs lie in a flat list of images, ``(width · rows,)``; ``first`` is where a box's image starts."""
+        """Where the pairs are in all images, ``(width · rows,)``; ``first`` is where the image of each box starts."""
         start = first.index_select(0, self.box) + torch.add(self.x, self.y, alpha=image_width)
         return (start + self.steps(start)).flatten()
 
@@ -73,17 +74,17 @@ def number_and_image(chosen: Tensor, images: range, some: slice, faces: int) -> 
     """Which face, and of which image, the members of a block are that were chosen."""
     if len(images) == 1:
         return chosen + some.start, torch.full_like(chosen, images.start)
-    count = len(range(*some.indices(faces)))
-    image = chosen.div(count, rounding_mode="floor")
-    return chosen - image * count + some.start, image + images.start
+    image = chosen.div(faces, rounding_mode="floor")  # several images in a block have all of their faces there
+    return chosen - image * faces, image + images.start
 
 
-def boxes(low: Tensor, high: Tensor, size: tuple[int, int], reach: float) -> tuple[Tensor, Boxes]:
+def boxes(low: Tensor, high: Tensor, drawn: Tensor | None, size: tuple[int, int], reach: float) -> tuple[Tensor, Boxes]:
     """The pixels within ``reach`` of rectangles, and which rectangles have any, ``(n,)``: a NaN has none.
 
     Args:
         low: least u and v of each rectangle, ``(2, N)``.
         high: largest ones.
+        drawn: which may have pixels, ``(N,)``; all by default.
         size: of the image.
         reach: in pixels.
     """
@@ -91,7 +92,8 @@ def boxes(low: Tensor, high: Tensor, size: tuple[int, int], reach: float) -> tup
     last = (high + (reach + MARGIN)).floor_()
     last[0].clamp_(max=size[1] - 1)
     last[1].clamp_(max=size[0] - 1)
-    chosen = (first <= last).all(0).nonzero().squeeze(1)
+    fits = (first[0] <= last[0]) & (first[1] <= last[1])
+    chosen = (fits if drawn is None else fits & drawn).nonzero().squeeze(1)
     left, top = first.index_select(1, chosen).long()
     right, bottom = last.index_select(1, chosen).long()
     return chosen, Boxes(left, right, top, bottom)
@@ -100,18 +102,21 @@ def boxes(low: Tensor, high: Tensor, size: tuple[int, int], reach: float) -> tup
 def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
     """The rows of all boxes, in tiles of at most ``limit`` pairs, or of one row where that is longer."""
     widths = _widths(image_width)
-    kind = torch.bucketize(found.right - found.left + 1, torch.tensor(widths, device=found.left.device))
+    ladder = torch.tensor(widths, device=found.left.device)
+    sizes = torch.arange(image_width + 1, device=found.left.device)
+    kind = torch.bucketize(sizes, ladder).index_select(0, found.right - found.left + 1)
+    present = torch.bincount(kind, minlength=len(widths)).tolist()
     for number, width in enumerate(widths):
-        members = (kind == number).nonzero().squeeze(1)
-        if not len(members):
+        if not present[number]:
             continue
+        members = (kind == number).nonzero().squeeze(1)
         left, top, bottom = (found[i].index_select(0, members) for i in (0, 2, 3))
         x = left.clamp_max(image_width - width)  # the row lies in the image
         heights = bottom - top + 1
         ends = heights.cumsum(0)
         begins = ends - heights
-        y = top - begins  # of a box's row number 0
-        total, step = int(ends[-1]), max(1, limit // width)
+        table = torch.stack([members, x, top - begins])  # the last is the line of the box's row number 0
+        total, step = int(ends[-1]), max(1, limit // max(width, SHORT))
         starts = torch.arange(0, total, step, device=ends.device)
         firsts = torch.searchsorted(ends, starts, right=True).tolist()
         lasts = torch.searchsorted(ends, (starts + (step - 1)).clamp_max_(total - 1), right=True).tolist()
@@ -119,8 +124,8 @@ def rows(found: Boxes, image_width: int, limit: int) -> Iterator[Rows]:
             stop, part = min(start + step, total), slice(one, other + 1)
             counts = ends[part].clamp_max(stop) - begins[part].clamp_min(start)
             local = torch.repeat_interleave(counts, output_size=stop - start) + one
-            row = torch.arange(start, stop, device=ends.device)
-            yield Rows(members[local], x[local], y[local] + row, width)
+            box, column, line = table.index_select(1, local)
+            yield Rows(box, column, line.add_(torch.arange(start, stop, device=ends.device)), width)
 
 
 def _widths(longest: int) -> list[int]:

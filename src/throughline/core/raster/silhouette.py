@@ -70,7 +70,7 @@ def _cover(screen: Tensor, faces: Tensor, options: Options) -> Tensor:
 
 
 class Cover(torch.autograd.Function):
-    """-log Π (1 - D) = Σ softplus(δ d²/σ) of every pixel, ``(B, H, W)``, of u, v and z ``(B, V, 3)``."""
+    """-log Π (1 - D) = Σ softplus(δ d²/σ) of every pixel, ``(B, H, W)``, of u, v and z ``(B, 3, V)``."""
 
     @staticmethod
     def forward(screen: Tensor, faces: Tensor, options: Options) -> Tensor:
@@ -80,7 +80,7 @@ class Cover(torch.autograd.Function):
             for group in drawn.rows(options):
                 signed = distances(group, drawn.table).signed
                 cover = F.softplus(signed, threshold=STEEP)
-                total.index_add_(0, group.pixels(drawn.first, width), cover.flatten())
+                total.scatter_add_(0, group.pixels(drawn.first, width), cover.flatten())
         return total.view(-1, height, width)
 
     @staticmethod
@@ -102,20 +102,20 @@ class CoverGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(by_total: Tensor, screen: Tensor, faces: Tensor, options: Options) -> Tensor:
-        images, count, _ = screen.shape
+        images, _, count = screen.shape
         slope, width = by_total.flatten(), options.size[1]
         grad = screen.new_zeros(3, images * count)
         for drawn in triangles(screen, faces, options):
             for group in drawn.rows(options):
                 slopes = slope.index_select(0, group.pixels(drawn.first, width)).view(group.width, -1)
-                felt = (slopes != 0).any(0).nonzero().squeeze(1)
+                felt = (slopes.abs().amax(0) != 0).nonzero().squeeze(1)
                 if len(felt) < slopes.shape[1]:
                     group, slopes = group.select(felt), slopes.index_select(1, felt)
                 if len(felt):
                     found = distances(group, drawn.table)
                     numbers = drawn.numbers.index_select(1, group.box)
                     add_to_vertices(grad[:2], numbers, pull(found, slopes * found.signed.sigmoid()))
-        return grad.view(3, images, count).permute(1, 2, 0).contiguous()
+        return grad.view(3, images, count).movedim(0, 1).contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
