@@ -75,24 +75,15 @@ def cubes(side: int, peer: str) -> Calls:
 
 
 class Shape:
-    """A decoder of 8 × 128 that has learned a torus, as a field."""
+    """A decoder of 8 × 128 on top of a torus, as a field whose surface is known to be there."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.decoder = DeepSDF(2, (128,) * 8, skip=(4,))
         self.z = torch.zeros(2, requires_grad=True)
-        optimizer = torch.optim.Adam(self.decoder.parameters(), 1e-3)
-        draw = seeded()
-        for _ in range(100):
-            x = 2 * torch.rand(1024, 3, generator=draw) - 1
-            loss = (self(x) - wavy_torus(x)).abs().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: Tensor = self.decoder(x, self.z)
-        return found
+        return wavy_torus(x) + 0.1 * self.decoder(x, self.z)
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -238,7 +229,7 @@ CASES = [
         "a forward pass",
         work="less",
     ),
-    Case("SurfaceTracker between whole passes, 64³, decoder 8 × 128", partial(tracked, 64), 0.4, "extract_surface"),
+    Case("SurfaceTracker between whole passes, 64³, decoder 8 × 128", partial(tracked, 64), 0.25, "extract_surface"),
     Case(
         "signed_distance, 2,000 points, 10,000 faces",
         partial(distances, 2_000),

@@ -64,6 +64,7 @@ def test_units_measure_and_keep(arm: str) -> None:
     assert notes.places[-1][0] == total
     assert notes.arrays["chamfers"].mean() == pytest.approx(metrics["chamfer"])
     assert notes.arrays["pictures"].shape == notes.arrays["truth"].shape == (2, 2, 96, 96)
+    assert notes.arrays["pictures"].mean() > 0.02  # there is something to be seen
     assert ("strip" in notes.arrays) == (arm == "deepmesh")
     assert len(notes.curve("silhouette_error")) == (0 if arm == "raw" else SMOKE.steps)
     assert (metrics["step_seconds"] > 0) == (arm != "raw")
@@ -137,6 +138,24 @@ def test_offsets_are_held_together_by_their_laplacian() -> None:
         a, b = made.faces.flatten(), made.faces.roll(-1, 1).flatten()
         rough[weight] = (offsets[a] - offsets[b]).square().sum(1).mean().item()
     assert rough[1e3] < 0.2 * rough[0.0]
+
+
+def test_codes_are_kept_small() -> None:
+    decoder, _, view = balls()
+    radii = {
+        weight: refined(
+            "deepmesh",
+            decoder,
+            torch.tensor([0.4, 0.0]),
+            view,
+            replace(SMOKE, steps=8, deepmesh_lr=2e-2, code_weight=weight),
+        )
+        .vertices.norm(dim=1)
+        .mean()
+        .item()
+        for weight in (0.0, 10.0)
+    }
+    assert radii[10.0] < 0.4 < radii[0.0]
 
 
 def test_a_surface_that_vanishes_is_scored() -> None:
@@ -232,6 +251,29 @@ def test_decoder_and_codes_learn_the_distances() -> None:
     encoder = training.fit_encoder(task, codes, replace(config, encoder_steps=60, encoder_lr=1e-2), 0, notes, 300)
     guesses = encoder(task.images(torch.arange(4), torch.Generator().manual_seed(1)))
     assert (guesses - codes).square().mean() < 0.5 * codes.var(0).mean()
+
+
+def test_distances_count_up_to_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Far(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            return self.out + 0 * (x.sum(-1) + z.sum(-1))
+
+    monkeypatch.setattr(training, "decoder_of", lambda config: Far())
+    task = families(SMOKE, 0)
+    for distance, error in ((5.0, 0.0), (0.04, 0.06), (-7.0, 0.2)):
+        notes = Notes()
+        training.fit_decoder(
+            task._replace(distances=torch.full_like(task.distances, distance)),
+            replace(SMOKE, fit_steps=1),
+            0,
+            notes,
+            1,
+        )
+        assert notes.curve("distance_error")[0] == pytest.approx(error, abs=1e-6)
 
 
 def test_the_encoder_sees_an_image_of_any_size() -> None:

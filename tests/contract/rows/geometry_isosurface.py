@@ -119,6 +119,7 @@ PARTS = [
         lambda g: (torch.tensor([4.0, 6.0, 8.0], dtype=torch.float64) + normal(g, 3) / 3,),
         {"resolution": 10, "newton_steps": 1},
         call=ellipsoid,
+        backend="eager",  # marching_cubes and attach are compiled above
         tolerance=(1e-4, 5e-2),
         bad=(
             Bad(ValueError, r"resolution must be at least 2, got 1", resolution=1),
@@ -191,6 +192,7 @@ PARTS = [
         tetrahedron,
         call=drawn(sample_sdf),
         constant=(0,),
+        backend="eager",  # signed_distance and sample_surface are compiled above
         tolerance=(1e-4, 5e-2),
         edges={"single": lambda: TRIANGLE},
         bad=(

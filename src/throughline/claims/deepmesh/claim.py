@@ -43,6 +43,8 @@ class FollowsTheSilhouette(Claim):
             fit_steps=50,
             shapes=4,
             points=128,
+            decoder_lr=1e-2,  # so that there is a surface after so few steps
+            code_lr=1e-2,
             encoder_steps=10,
             channels=(4, 8),
             views=2,
