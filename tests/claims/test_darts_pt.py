@@ -25,7 +25,7 @@ from throughline.search.supernet import Choice, MixedOp, choices
 pytest.importorskip("mnist1d.data")
 CLAIM = ChoosesByRemoval()
 SMOKE: Config = CLAIM.scales["smoke"]
-ARMS = (*CLAIM.arms, *CLAIM.context)
+ARMS = tuple(arm for arm in (*CLAIM.arms, *CLAIM.context) if arm != "random")
 NAMES = list(loading.option_names(SMOKE))
 
 
@@ -101,6 +101,10 @@ def test_units_repeat_and_count_their_epochs(arm: str) -> None:
     assert course[0] == pytest.approx(metrics["searched_accuracy"])
     assert course[-1] == pytest.approx(metrics["supernet_accuracy"])
     assert notes.arrays["decisions"].shape == (6,)
+
+
+def test_random_search_is_an_arm() -> None:
+    assert run("random")[0]["candidates"] == 2 * 3 * 3  # halves, options of an edge, and epochs over one of training
 
 
 def test_each_arm_keeps_what_it_goes_by(seen: Seen) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -50,7 +49,7 @@ def test_units_repeat_and_count_their_epochs(arm: str) -> None:
     assert notes.arrays["decisions"].shape == (6,)
     if arm == "random":
         assert run.__wrapped__(arm)[0] == metrics
-        assert notes.places == []
+        assert metrics["candidates"] == 18
         return
     repeated = run.__wrapped__(arm, timed=1, warmup=0, solvable_steps=1)[0]
     kept = ("test_accuracy", "supernet_accuracy", "convolutions")
@@ -105,18 +104,6 @@ def test_what_each_arm_searches_by() -> None:
     for i, one in enumerate(SEARCHES):
         for other in SEARCHES[i + 1 :]:
             assert not np.array_equal(ends[one], ends[other])
-
-
-def test_a_draw_is_uniform_over_the_options() -> None:
-    setting = loading.load(SMOKE, 0)
-    names, net = loading.option_names(SMOKE), setting.supernet()
-    setting = setting._replace(space=lambda generator: net)
-    found = [searching.drawn(setting._replace(seed=seed), SMOKE, Notes()) for seed in range(150)]
-    for name, options in names.items():
-        counts = Counter(decisions[name] for decisions in found)
-        assert set(counts) == set(options)
-        assert all(abs(count - 50) < 4 * math.sqrt(150 * 2 / 9) for count in counts.values())  # standard deviations
-    assert len({tuple(decisions.values()) for decisions in found}) > 120  # of 729
 
 
 # ---- the solvable model ----

@@ -26,7 +26,7 @@ from throughline.search.supernet import choices, discretise, weight_parameters
 pytest.importorskip("mnist1d.data")
 CLAIM = FlattensTheSupernet()
 SMOKE: Config = CLAIM.scales["smoke"]
-ARMS = (*CLAIM.arms, *CLAIM.context)
+ARMS = tuple(arm for arm in (*CLAIM.arms, *CLAIM.context) if arm != "random")
 
 
 @cache
@@ -89,6 +89,12 @@ def test_units_count_their_epochs(arm: str) -> None:
     assert list(notes.curve("distillation_loss")) == ([] if arm == "darts" else [1, 2, 3])
     for name in ("supernet_accuracy", "discrete_accuracy"):
         assert notes.curve(name)[3] == pytest.approx(metrics[name])
+    assert notes.arrays["decisions"].shape == (6,)
+
+
+def test_random_search_is_an_arm() -> None:
+    metrics, notes = run("random")
+    assert metrics["candidates"] == 2 * 3 * 4  # halves, options of an edge, and epochs over one of training
     assert notes.arrays["decisions"].shape == (6,)
 
 

@@ -93,8 +93,8 @@ class Claim:
     def run(self, arm: str, config: Any, seed: int, log: Log) -> dict[str, float]:
         """One arm on one seed: every metric by name. The process is seeded with ``seed`` and deterministic.
 
-        A metric whose name ends in ``seconds`` is a time, one whose name ends in ``_cost`` a ratio of times: neither is
-        expected to be the same again.
+        A metric whose name ends in ``seconds``, ``_ms``, ``_latency`` or ``_cost`` is a time or a ratio of times, and
+        is not expected to be the same again.
         """
         raise TypeError(f"{type(self).__name__} must implement run")
 

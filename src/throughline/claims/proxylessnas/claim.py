@@ -30,7 +30,13 @@ class SearchesInOnePath(Claim):
         ),
         Arm("paths_latency", "Searches as paths does, with the expected latency of measured candidates in the loss."),
     )
-    context = (Arm("random", "Draws a few networks of the space at random and trains them, without any search."),)
+    context = (
+        Arm(
+            "random",
+            "Draws networks at random, as many as the passes of paths pay for, and keeps the most accurate on the "
+            "validation half after training on the other.",
+        ),
+    )
     checks = (
         Costs("saved_bytes", "paths", over="softmax", at_most=0.25),
         Costs("relative_latency", "paths_latency", over="paths", at_most=0.9),
@@ -80,8 +86,9 @@ class SearchesInOnePath(Claim):
         "iteration. To choose rates by, --set held_out=validation trains what was found on one half of the training "
         "rows and scores it on the other; the metric is called test_accuracy all the same. arch_lr is ten times the "
         "6e-3 that is said to be the authors' on CIFAR-10, for a schedule this short, and strength the authors'. "
-        "random only informs. At paper scale: --set root=FOLDER with train/ and val/ of ImageNet; softmax wants many "
-        "times the memory there, hence a smaller --set batch=…"
+        "random only informs; its networks are also trained as what was found is, as the points in the first picture. "
+        "At paper scale: --set root=FOLDER with train/ and val/ of ImageNet; softmax wants many times the memory "
+        "there, hence a smaller --set batch=…"
     )
 
     def prepare(self, config: Config) -> None:
@@ -104,12 +111,14 @@ class SearchesInOnePath(Claim):
 
     def figures(self, results: Results) -> "dict[str, Figure]":
         from throughline.claims.proxylessnas import figures as draw
+        from throughline.claims.shared.cells.figures import AGREEMENT, agreement
 
         drawn = {
             "Accuracy against measured latency, one point for each network": draw.pareto(results),
             "Bytes kept for the backward pass against the number of candidates": draw.memory(results),
             "Latency by the table against that of the whole network": draw.predicted(results),
             "Probabilities of the options, block by block": draw.probabilities(results),
+            AGREEMENT: agreement(results),
             "Test accuracy, one line for each seed": paired_dots(results, "test_accuracy", label="test accuracy"),
             "Latency beside the least network, one line for each seed": paired_dots(
                 results, "relative_latency", label="latency, of the least network's"

@@ -33,7 +33,7 @@ class Config:
     final_decay: NonNegativeReal = 5e-4
     held_out: Literal["test", "validation"] = "test"  # "validation" to choose rates by, with the other half to train on
     paths: PositiveInt = 30  # whose memory is averaged
-    networks: PositiveInt = 3  # of the arm that draws at random
+    networks: PositiveInt = 4  # of the arm that draws at random: passes of a network as many as in a search of paths
     rounds: PositiveInt = 3  # of timing a network and the one it is compared with, in turns
     repeats: PositiveInt = 40  # calls of each in a round, and of each candidate
     size: PositiveInt = 224  # ImageNet: pixels of an image on a side

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from throughline.claims.proxylessnas.config import Config
 from throughline.claims.proxylessnas.data import Task, draw, reference
 from throughline.claims.proxylessnas.measuring import bytes_by_candidates, interleaved, one_thread, table_of
-from throughline.claims.shared.cells.searching import shares
+from throughline.claims.shared.cells.searching import codes, shares
 from throughline.claims.shared.clocks import clock_of
 from throughline.lab import Log
 from throughline.search.binary_path import BinaryPathSearcher, LatencyTable
@@ -55,28 +55,35 @@ def searched(arm: str, task: Task, config: Config, log: Log) -> Metrics:
         shares=torch.stack(history),
         bytes=torch.tensor(grown),
         point=torch.tensor([[found[name] for name in POINT]]),
+        decisions=codes(net, decisions),
     )
     return found
 
 
 def random_networks(arm: str, task: Task, config: Config, log: Log) -> Metrics:
-    """Train a few networks drawn from the space, each option as probable; the mean of what they are worth."""
+    """Train networks drawn from the space, each option as probable; what the one is worth that did best on the
+    validation half after training on the other."""
     net, pick = task.supernet(config.device), draw(task.seed, NETWORKS)
     table = table_of(net, task.inputs, config.repeats)
-    points: list[list[float]] = []
-    total = config.networks * config.final_epochs
+    halves = task._replace(final=task.train, test=task.valid)
+    points, scores, every = list[list[float]](), list[float](), list[Decisions]()
+    total = 2 * config.networks * config.final_epochs
     for place in range(config.networks):
         decisions = {
             name: choice.names[int(torch.randint(len(choice.names), (), generator=pick))]
             for name, choice in choices(net).items()
         }
-        final, accuracy = train_from_scratch(
-            task, decisions, config, log, before=place * config.final_epochs, total=total
-        )
+        before = 2 * place * config.final_epochs
+        _, held_out = train_from_scratch(halves, decisions, config, log, before=before, total=total)
+        before += config.final_epochs
+        final, accuracy = train_from_scratch(task, decisions, config, log, before=before, total=total)
         worth = timed(final, task, table, decisions, config) | {"test_accuracy": accuracy}
         points.append([worth[name] for name in POINT])
-    log.keep(point=torch.tensor(points))
-    return dict(zip(POINT, torch.tensor(points).mean(0).tolist(), strict=True))
+        scores.append(held_out)
+        every.append(decisions)
+    best = scores.index(max(scores))
+    log.keep(point=torch.tensor(points), decisions=codes(net, every[best]))
+    return dict(zip(POINT, points[best], strict=True)) | {"candidates": float(config.networks)}
 
 
 def searcher_of(arm: str, net: nn.Module, table: LatencyTable, task: Task, config: Config) -> Searcher:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from throughline.claims.rarts.config import Config
+from throughline.claims.shared.cells.config import PAPER, RANDOM
 from throughline.lab import Arm, Beats, Claim, Costs, Log, Quote, Results, Within
 from throughline.lab.plots import paired_dots
 
@@ -40,7 +41,7 @@ class RelaxesTheSearch(Claim):
             "Does as rarts does, with the newest values in every gradient, which takes four passes a step instead of "
             "two.",
         ),
-        Arm("random", "Draws the option of each edge without any search."),
+        RANDOM,
     )
     checks = (
         Beats("test_accuracy", "rarts", over="darts_first"),
@@ -50,22 +51,7 @@ class RelaxesTheSearch(Claim):
     scales = {
         "smoke": Config(samples=200, epochs=3, final_epochs=1, retrainings=1, timed=3, warmup=1, solvable_steps=300),
         "laptop": Config(),
-        "paper": Config(
-            dataset="cifar10",
-            space="darts",
-            samples=50_000,
-            layers=8,
-            epochs=50,
-            arch_lr=3e-4,
-            final_epochs=600,
-            final_batch=96,
-            final_lr=0.025,
-            final_decay=3e-4,
-            final_channels=36,
-            final_layers=20,
-            retrainings=1,
-            device="cuda",
-        ),
+        "paper": Config(**PAPER),
     }
     seeds = {"smoke": 2, "laptop": 15, "paper": 5}
     accepts = ("signals", "images")
@@ -85,17 +71,17 @@ class RelaxesTheSearch(Claim):
         "a table of all 729 architectures that was made once; rank and regret are those of the table. Read it with "
         "care: in rarts alpha also sees the training loss, which likes capacity, so that it puts a convolution on "
         "almost every edge (convolutions counts them), and the cell with one on every edge does as well without any "
-        "search. That cell and the median of all are lines in the picture of all architectures; the arm random draws "
-        "from them. step_cost is the median processor time (on a GPU, the time that passes) of an arm's step, in steps "
-        "of first-order DARTS that are taken in turn with it on the same supernet and batch, after a warm-up. The "
-        "solvable model is that of the DARTS paper: L_v = alpha w - 2 alpha + 1 and L_t = (w - alpha)^2, whose bilevel "
-        "solution is alpha = w = 1. From (2, -2), in steps of plain SGD with rates of 0.02, lambda = beta = 10 and the "
-        "look ahead of second order by 0.02, solvable_error is the distance of where an arm ends from its own closed "
-        "form, (2, 2), 2/1.04 twice, or 400/370 for alpha of rarts, and solvable_distance the one from the solution. "
-        "As lambda and beta grow the limit of rarts goes to the solution; second order is exact for a look ahead of "
-        "1/2 alone. It is the same on every seed. rarts_gauss_seidel and random only inform. The architectures that a "
-        "run keeps are not trained on ImageNet. NAS-Bench-201: --set space=cells --set layers=5 --set epochs=100 --set "
-        "benchmark=FILE."
+        "search. That cell and the median of all are lines in the picture of all architectures; the arm random trains "
+        "as many as the passes of one search pay for, and keeps the best on the validation half. step_cost is the "
+        "median processor time (on a GPU, the time that passes) of an arm's step, in steps of first-order DARTS that "
+        "are taken in turn with it on the same supernet and batch, after a warm-up. The solvable model is that of the "
+        "DARTS paper: L_v = alpha w - 2 alpha + 1 and L_t = (w - alpha)^2, whose bilevel solution is alpha = w = 1. "
+        "From (2, -2), in steps of plain SGD with rates of 0.02, lambda = beta = 10 and the look ahead of second order "
+        "by 0.02, solvable_error is the distance of where an arm ends from its own closed form, (2, 2), 2/1.04 twice, "
+        "or 400/370 for alpha of rarts, and solvable_distance the one from the solution. As lambda and beta grow the "
+        "limit of rarts goes to the solution; second order is exact for a look ahead of 1/2 alone. It is the same on "
+        "every seed. rarts_gauss_seidel and random only inform. The architectures that a run keeps are not trained on "
+        "ImageNet. NAS-Bench-201: --set space=cells --set layers=5 --set epochs=100 --set benchmark=FILE."
     )
 
     def prepare(self, config: Config) -> None:
@@ -106,10 +92,12 @@ class RelaxesTheSearch(Claim):
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         from throughline.claims.rarts import searching
         from throughline.claims.shared.cells import loading, truth
+        from throughline.claims.shared.cells.random_search import random_search
 
         setting = loading.load(config, seed)
         if arm == "random":
-            return truth.worth(setting, searching.drawn(setting, config, log))
+            decisions, found = random_search(setting, log)
+            return truth.worth(setting, decisions) | found
         decisions, found = searching.searched(arm, setting, config, log)
         found |= {"step_cost": searching.step_cost(arm, setting, config), **searching.solved(arm, config, log)}
         return truth.worth(setting, decisions) | found
@@ -125,6 +113,7 @@ class RelaxesTheSearch(Claim):
             "Where the arms land among all architectures": shared.landscape(results),
             "Weights of the options on each edge during the search, first seed": draw.weights(results),
             "What was decided on the first seed": shared.cells(results),
+            shared.AGREEMENT: shared.agreement(results),
             "Time of a step, in steps of first-order DARTS, one line for each seed": draw.costs(results),
             "Test accuracy, one line for each seed": paired_dots(results, "test_accuracy", label="test accuracy"),
         }

@@ -1,4 +1,4 @@
-"""The arms of the rarts claim: four searches of one supernet, a draw without any, and what a step of each costs."""
+"""The arms of the rarts claim: four searches of one supernet, and what a step of each costs."""
 
 import math
 import statistics
@@ -23,11 +23,8 @@ from throughline.claims.shared.clocks import clock_of
 from throughline.lab import Log
 from throughline.search.darts import Searcher
 from throughline.search.relaxed import RelaxedSearcher
-from throughline.search.supernet import arch_parameters
 
-__all__ = ["drawn", "searched", "solved", "step_cost"]
-
-DRAWN = 19  # keeps the draws of one seed apart
+__all__ = ["searched", "solved", "step_cost"]
 
 
 def searched(arm: str, setting: Setting, config: Config, log: Log) -> tuple[Decisions, dict[str, float]]:
@@ -45,17 +42,6 @@ def searched(arm: str, setting: Setting, config: Config, log: Log) -> tuple[Deci
     decisions = decide(net, config)
     log.keep(shares=torch.stack(course), decisions=codes(net, decisions))
     return decisions, {"supernet_accuracy": accuracy(net, setting.valid)}
-
-
-def drawn(setting: Setting, config: Config, log: Log) -> Decisions:
-    """An architecture of the space, every option of an edge as likely as another."""
-    net, draw = setting.supernet(), setting.draw(DRAWN)
-    with torch.no_grad():
-        for alpha in arch_parameters(net):
-            alpha.copy_(torch.randn(alpha.shape, generator=draw))
-    decisions = decide(net, config)
-    log.keep(decisions=codes(net, decisions))
-    return decisions
 
 
 def searcher_of(arm: str, net: nn.Module, config: Config) -> Searcher:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from throughline.claims.sd_darts.config import Config
+from throughline.claims.shared.cells.config import PAPER, RANDOM
 from throughline.lab import Arm, Beats, Claim, Log, Quote, Results
 from throughline.lab.plots import curve_bands, paired_dots
 
@@ -22,7 +23,10 @@ class FlattensTheSupernet(Claim):
             "Does the same, and draws the supernet's predictions to the mean of its last three states, an epoch apart.",
         ),
     )
-    context = (Arm("one_teacher", "Does as self_distillation does, with the last state alone for a teacher."),)
+    context = (
+        Arm("one_teacher", "Does as self_distillation does, with the last state alone for a teacher."),
+        RANDOM,
+    )
     checks = (
         Beats("sharpness", "self_distillation", over="darts", lower=True),
         Beats("test_accuracy", "self_distillation", over="darts"),
@@ -32,25 +36,7 @@ class FlattensTheSupernet(Claim):
             samples=200, batch=32, epochs=4, warmup=1, measured=50, every=2, products=2, final_epochs=1, retrainings=1
         ),
         "laptop": Config(),
-        "paper": Config(
-            dataset="cifar10",
-            space="darts",
-            samples=50_000,
-            layers=8,
-            epochs=50,
-            arch_lr=3e-4,
-            warmup=5,
-            darts_arch_lr=3e-4,
-            final_epochs=600,
-            final_batch=96,
-            final_lr=0.025,
-            final_decay=3e-4,
-            final_channels=36,
-            final_layers=20,
-            retrainings=1,
-            measured=250,
-            device="cuda",
-        ),
+        "paper": Config(**PAPER, warmup=5, darts_arch_lr=3e-4, measured=250),
     }
     accepts = ("signals", "images")
     quotes = (
@@ -74,8 +60,9 @@ class FlattensTheSupernet(Claim):
         "(throughline run sd-darts --arms self_distillation --seeds 100:105 --set tuning=true --set strength=3), the "
         "winner of which one_teacher takes over; for darts, since stronger decay of the weights is the cheap way to a "
         "flatter supernet, darts_decay 3e-4, 1e-3 and 3e-3 with darts_arch_lr 1e-3 and 3e-3. The settings here are "
-        "those before any choice. one_teacher only informs. At paper scale --set space=s2, s3 or s4 are the other "
-        "spaces; NAS-Bench-201: --set space=cells --set layers=5 --set epochs=100 --set warmup=10 --set benchmark=FILE."
+        "those before any choice. one_teacher and random only inform; random trains as many architectures as the "
+        "passes of one search pay for. At paper scale --set space=s2, s3 or s4 are the other spaces; NAS-Bench-201: "
+        "--set space=cells --set layers=5 --set epochs=100 --set warmup=10 --set benchmark=FILE."
     )
 
     def prepare(self, config: Config) -> None:
@@ -88,9 +75,10 @@ class FlattensTheSupernet(Claim):
     def run(self, arm: str, config: Config, seed: int, log: Log) -> dict[str, float]:
         from throughline.claims.sd_darts.training import searched
         from throughline.claims.shared.cells import loading, truth
+        from throughline.claims.shared.cells.random_search import random_search
 
         setting = loading.load(config, seed)
-        decisions, found = searched(arm, setting, config, log)
+        decisions, found = random_search(setting, log) if arm == "random" else searched(arm, setting, config, log)
         return truth.worth(setting, decisions) | found
 
     def figures(self, results: Results) -> "dict[str, Figure]":
@@ -107,6 +95,7 @@ class FlattensTheSupernet(Claim):
             "Supernet, and what is left of it when only the largest options stay": draw.gap(results),
             "Where the arms land among all architectures": shared.landscape(results),
             "What was decided on the first seed": shared.cells(results),
+            shared.AGREEMENT: shared.agreement(results),
             "Sharpness, one line for each seed": paired_dots(results, "sharpness", label="sharpness"),
             "Test accuracy, one line for each seed": paired_dots(results, "test_accuracy", label="test accuracy"),
         }

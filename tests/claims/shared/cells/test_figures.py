@@ -1,5 +1,6 @@
 """Pictures of architectures: where they land in the table, and the cells themselves."""
 
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,21 @@ def test_arms_land_among_all_architectures(monkeypatch: pytest.MonkeyPatch) -> N
     assert figures.landscape(results({})) is None
     monkeypatch.setattr(truth, "table_for", lambda config: None)
     assert figures.landscape(results({"one": [0.5]})) is None
+
+
+def test_agreement_is_the_share_of_pairs() -> None:
+    decided = np.array([[0, 1, 2], [0, 1, 1], [0, 2, 0], [0, 2, 2]])
+    pairs = list(combinations(decided, 2))
+    wanted = [sum(a[k] == b[k] for a, b in pairs) / len(pairs) for k in range(3)]
+    assert figures.agreeing(decided) == pytest.approx(wanted)
+    kept = {("one", seed): {"decisions": row} for seed, row in zip((3, 4), decided[1:3], strict=True)}
+    figure = figures.agreement(results({}, kept | {("other_one", 3): {"decisions": decided[0]}}))
+    assert figure is not None
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one"]  # of one seed there is nothing to say
+    assert axis.lines[0].get_xdata().tolist() == [1, 0, 0]
+    assert axis.lines[1].get_xdata() == pytest.approx([1 / 3])
+    assert figures.agreement(results({})) is None
 
 
 def test_cells_are_drawn_with_an_arrow_for_each_edge() -> None:

@@ -1,15 +1,39 @@
 """Sizes and rates that the claims about architecture search have in common."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from throughline.claims.shared.fields import Fraction, NonNegativeReal, PositiveReal
 from throughline.data import Source
-from throughline.lab import Device
+from throughline.lab import Arm, Device
 
-__all__ = ["CellConfig"]
+__all__ = ["PAPER", "RANDOM", "CellConfig"]
+
+PAPER: dict[str, Any] = {  # CIFAR-10 in the space of DARTS
+    "dataset": "cifar10",
+    "space": "darts",
+    "samples": 50_000,
+    "layers": 8,
+    "epochs": 50,
+    "arch_lr": 3e-4,
+    "final_epochs": 600,
+    "final_batch": 96,
+    "final_lr": 0.025,
+    "final_decay": 3e-4,
+    "final_channels": 36,
+    "final_layers": 20,
+    "retrainings": 1,
+    "device": "cuda",
+}
+
+
+RANDOM = Arm(
+    "random",
+    "Draws architectures, trains each on the training half, as many as cost what a search does, and keeps the most "
+    "accurate on the validation half.",
+)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughline.lab import Results
-from throughline.lab.plots import BASELINE, PALETTE, arm_color, bare, folded, subplots
+from throughline.lab.plots import BASELINE, PALETTE, arm_color, bare, folded, kept_by_arm, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["cells", "decisions_of", "landscape", "option_color"]
+__all__ = ["AGREEMENT", "agreement", "cells", "decisions_of", "landscape", "option_color"]
 
+AGREEMENT = "How often two seeds decide alike: each place (dots) and their mean"
 KINDS = ("conv", "avg_pool", "max_pool", "skip", "noise")  # of options, by a part of their names; each has a colour
 
 
@@ -72,6 +73,29 @@ def cells(results: Results, arms: Sequence[str] | None = None) -> "Figure | None
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
     )
     return figure
+
+
+def agreement(results: Results) -> "Figure | None":
+    """The share of pairs of seeds that agree, place by place; None for fewer than two seeds."""
+    kept = kept_by_arm(results, "decisions")
+    found = {arm: np.stack([seed["decisions"] for seed in seeds]) for arm, seeds in kept.items() if len(seeds) > 1}
+    if not found:
+        return None
+    figure, axis = subplots(size=(6.4, 0.9 + 0.42 * len(found)))
+    for place, (arm, decided) in enumerate(found.items()):
+        shares = agreeing(decided)
+        axis.plot(shares, np.full(len(shares), place), "o", color=arm_color(results, arm), markersize=4.5, alpha=0.6)
+        axis.plot(shares.mean(), place, "|", color=arm_color(results, arm), markersize=16, markeredgewidth=2)
+    axis.set_yticks(range(len(found)), [arm.replace("_", " ") for arm in found])
+    axis.set(ylim=(len(found) - 0.5, -0.5), xlim=(-0.03, 1.03), xlabel="share of the pairs of seeds that agree")
+    return figure
+
+
+def agreeing(decided: np.ndarray) -> np.ndarray:
+    """Of codes ``(seeds, places)``: the share of pairs of seeds with the same code, for each place."""
+    seeds = len(decided)
+    same = (decided[:, None] == decided).sum((0, 1)) - seeds  # every pair twice
+    return np.asarray(same / (seeds * (seeds - 1)))
 
 
 def decisions_of(results: Results, arm: str, seed: int) -> dict[str, str | None]:
