@@ -246,7 +246,8 @@ def test_a_case_is_measured_in_processes_of_its_own() -> None:
 
 
 def test_every_paper_with_parts_is_benchmarked() -> None:
-    assert papers() == sorted(entry.slug for entry in catalog.papers() if entry.has_parts)
+    with_parts = {entry.slug for entry in catalog.papers() if entry.has_parts}
+    assert with_parts <= set(papers())  # a paper whose parts in core came first is measured before it has its own
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 3))
