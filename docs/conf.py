@@ -61,7 +61,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "subsection_order": [
-        f"examples/{area}" for area in ("sensing", "discrete", "search", "physics", "continual", "core")
+        f"examples/{area}" for area in ("sensing", "discrete", "search", "geometry", "physics", "continual", "core")
     ],
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("throughline",),

@@ -5,7 +5,14 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-AREAS = ("continual", "discrete", "physics", "search", "sensing")  # one sub-package per area of the catalogue
+AREAS = (
+    "continual",
+    "discrete",
+    "geometry",
+    "physics",
+    "search",
+    "sensing",
+)  # one sub-package per area of the catalogue
 __all__ = ["AREAS", "__version__", "core", "data", "lab", *AREAS]
 
 

@@ -1,5 +1,5 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, ratings, images, points, signals, simulations and videos.
+them, and the user's own tables, ratings, images, points, signals, meshes, simulations and videos.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from throughline.data.videos import LabelledVideo, read_videos
 
 if TYPE_CHECKING:
     from throughline.data.images import Images, Omniglot, digits, image_files, image_folder, mnist, omniglot, read_image
+    from throughline.data.meshes import Mesh, read_mesh, read_meshes
     from throughline.data.planar import (
         PlanarBatch,
         convex_hull,
@@ -34,6 +35,7 @@ __all__ = [
     "Entry",
     "Images",
     "LabelledVideo",
+    "Mesh",
     "Omniglot",
     "PlanarBatch",
     "Ratings",
@@ -62,6 +64,8 @@ __all__ = [
     "mnist1d",
     "omniglot",
     "read_image",
+    "read_mesh",
+    "read_meshes",
     "read_planar",
     "read_ratings",
     "read_signals",
@@ -80,6 +84,7 @@ __all__ = [
 IMAGES = ("Images", "Omniglot", "digits", "image_files", "image_folder", "mnist", "omniglot", "read_image")
 LATER = {  # these are tensors: torch loads when the first of them is touched
     **dict.fromkeys(IMAGES, "images"),
+    **dict.fromkeys(("Mesh", "read_mesh", "read_meshes"), "meshes"),
     **dict.fromkeys(("Signals", "mnist1d", "read_signals"), "signals"),
     **dict.fromkeys(("Simulation", "read_simulation"), "simulations"),
 }

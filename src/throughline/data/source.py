@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from throughline.data.images import Images
+    from throughline.data.meshes import Mesh
     from throughline.data.planar import PlanarBatch
     from throughline.data.ratings import Ratings
     from throughline.data.signals import Signals
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals"
+    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals", "meshes"
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -36,6 +37,7 @@ KINDS: dict[Kind, str] = {
     "simulation": "a folder of meshes and values at their nodes",
     "videos": "a folder of videos with labels.csv",
     "signals": "a .npz of signals and their classes",
+    "meshes": "a folder of closed meshes",
 }
 SIGNAL_FILES = (".npz",)
 
@@ -110,7 +112,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables", "simulation", "videos")
+            return ("images", "tables", "simulation", "videos", "meshes")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -148,6 +150,9 @@ class Source:
             signals = self.signals()
             count, channels, length = signals.signals.shape
             return f"{count:,} signals of {channels:,} × {length:,} in {len(signals.classes):,} classes"
+        if kind == "meshes":
+            sizes = [f"{mesh.name} {len(mesh.faces):,} faces" for mesh in self.meshes()]
+            return f"{len(sizes):,} closed meshes ({', '.join(sizes[:6])}{', …' * (len(sizes) > 6)})"
         if kind == "simulation":
             meshes, inputs, _ = self.simulation()
             nodes = ", ".join(f"{mesh.p.shape[1]:,}" for mesh in meshes)
@@ -186,6 +191,12 @@ class Source:
         from throughline.data.simulations import read_simulation
 
         return read_simulation(self.path)
+
+    def meshes(self) -> "list[Mesh]":
+        """Read the meshes of a folder; `throughline.data.read_meshes` says how."""
+        from throughline.data.meshes import read_meshes
+
+        return read_meshes(self.path)
 
     def videos(self) -> "list[LabelledVideo]":
         """Read the labels of a folder of videos; `throughline.data.read_videos` says how."""

@@ -15,6 +15,7 @@ __all__ = ["EXTRAS", "how_to_install", "installed", "missing", "needed"]
 
 EXTRAS = {  # by extra, the name on the package index of what is imported under the name before it
     "cluster": {"grpc": "grpcio", "ray": "ray"},
+    "geometry": {"trimesh": "trimesh"},
     "imaging": {"deepinv": "deepinv", "skimage": "scikit-image"},
     "parquet": {"pyarrow": "pyarrow"},
     "physics": {"meshio": "meshio", "skfem": "scikit-fem"},

@@ -1,0 +1,1 @@
+"""Shapes, bodies and poses through differentiable rendering."""
