@@ -1,11 +1,12 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, ratings, images, points, signals, meshes, simulations and videos.
+them, and the user's own tables, ratings, images, people, points, signals, meshes, simulations and videos.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
+from throughline.data.people import Person, read_people
 from throughline.data.ratings import Ratings, read_ratings
 from throughline.data.source import Source
 from throughline.data.splits import standardize, stratified_split
@@ -37,6 +38,7 @@ __all__ = [
     "LabelledVideo",
     "Mesh",
     "Omniglot",
+    "Person",
     "PlanarBatch",
     "Ratings",
     "Row",
@@ -66,6 +68,7 @@ __all__ = [
     "read_image",
     "read_mesh",
     "read_meshes",
+    "read_people",
     "read_planar",
     "read_ratings",
     "read_signals",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from throughline.data.images import Images
     from throughline.data.meshes import Mesh
+    from throughline.data.people import Person
     from throughline.data.planar import PlanarBatch
     from throughline.data.ratings import Ratings
     from throughline.data.signals import Signals
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "Source", "content_digest", "files_of"]
 
 Kind = Literal[
-    "table", "binary", "planar", "ratings", "text", "images", "tables", "simulation", "videos", "signals", "meshes"
+    "table",
+    "binary",
+    "planar",
+    "ratings",
+    "text",
+    "images",
+    "tables",
+    "simulation",
+    "videos",
+    "people",
+    "signals",
+    "meshes",
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -36,6 +48,7 @@ KINDS: dict[Kind, str] = {
     "tables": "a folder of tables",
     "simulation": "a folder of meshes and values at their nodes",
     "videos": "a folder of videos with labels.csv",
+    "people": "a folder of people with parsing and keypoints",
     "signals": "a .npz of signals and their classes",
     "meshes": "a folder of closed meshes",
 }
@@ -112,7 +125,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables", "simulation", "videos", "meshes")
+            return ("images", "tables", "simulation", "videos", "people", "meshes")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -146,6 +159,10 @@ class Source:
             waves = sum(video.pulse is not None for video in videos)
             people = len({video.subject for video in videos})
             return f"{len(videos):,} videos of {people:,} subjects, {waves:,} with a waveform"
+        if kind == "people":
+            persons = self.people()
+            known = sum(person.joints is not None for person in persons)
+            return f"{len(persons):,} people, {known:,} with the body in 3D"
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape
@@ -203,6 +220,12 @@ class Source:
         from throughline.data.videos import read_videos
 
         return read_videos(self.path)
+
+    def people(self) -> "list[Person]":
+        """Read a folder of people; `throughline.data.read_people` says how."""
+        from throughline.data.people import read_people
+
+        return read_people(self.path)
 
     def signals(self) -> "Signals":
         """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""

@@ -14,6 +14,7 @@ from throughline.errors import ThroughlineError
 __all__ = ["EXTRAS", "how_to_install", "installed", "missing", "needed"]
 
 EXTRAS = {  # by extra, the name on the package index of what is imported under the name before it
+    "body": {"smplx": "smplx"},
     "cluster": {"grpc": "grpcio", "ray": "ray"},
     "geometry": {"trimesh": "trimesh"},
     "imaging": {"deepinv": "deepinv", "skimage": "scikit-image"},
