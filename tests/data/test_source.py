@@ -61,7 +61,7 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("x1\ty\n0.5\t2\n1\t3\n")
     (tmp_path / ".hidden.csv").write_text("not,counted\n1,2\n")
     source = Source.of(tmp_path)
-    assert source.kinds == ("images", "tables", "simulation", "videos", "people", "meshes")
+    assert source.kinds == ("images", "tables", "simulation", "videos", "people", "meshes", "clips")
     tables = source.tables()
     assert list(tables) == ["a", "b"]
     assert tables["a"]["y"].tolist() == [2, 3]

@@ -1,10 +1,11 @@
 """Real data: sets embedded in scikit-learn, downloads with checksums, planar instances and signals as the field draws
-them, and the user's own tables, ratings, images, people, points, signals, meshes, simulations and videos.
+them, and the user's own tables, ratings, images, people, points, signals, meshes, simulations, videos and clips.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from throughline.data.clips import DetectedClip, read_clips
 from throughline.data.download import DataError, Entry, Row, Status, describe, entries, fetch, folders, locate, verify
 from throughline.data.people import Person, read_people
 from throughline.data.ratings import Ratings, read_ratings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataError",
+    "DetectedClip",
     "Entry",
     "Images",
     "LabelledVideo",
@@ -65,6 +67,7 @@ __all__ = [
     "mnist",
     "mnist1d",
     "omniglot",
+    "read_clips",
     "read_image",
     "read_mesh",
     "read_meshes",

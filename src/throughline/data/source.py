@@ -13,6 +13,7 @@ from throughline.data.tables import Table, binary, read_table, table_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from throughline.data.clips import DetectedClip
     from throughline.data.images import Images
     from throughline.data.meshes import Mesh
     from throughline.data.people import Person
@@ -37,6 +38,7 @@ Kind = Literal[
     "people",
     "signals",
     "meshes",
+    "clips",
 ]  # what a path can be read as
 KINDS: dict[Kind, str] = {
     "table": "a table",
@@ -51,6 +53,7 @@ KINDS: dict[Kind, str] = {
     "people": "a folder of people with parsing and keypoints",
     "signals": "a .npz of signals and their classes",
     "meshes": "a folder of closed meshes",
+    "clips": "a folder of clips of keypoints (.npz)",
 }
 SIGNAL_FILES = (".npz",)
 
@@ -125,7 +128,7 @@ class Source:
     def kinds(self) -> tuple[Kind, ...]:
         """All that it can be read as; whether the content agrees, its reader says."""
         if self.kind == "images":
-            return ("images", "tables", "simulation", "videos", "people", "meshes")
+            return ("images", "tables", "simulation", "videos", "people", "meshes", "clips")
         if self.kind == "signals":
             return ("signals",)
         text: tuple[Kind, ...] = ("text",) if Path(self.path).suffix.lower() == ".txt" else ()
@@ -163,6 +166,11 @@ class Source:
             persons = self.people()
             known = sum(person.joints is not None for person in persons)
             return f"{len(persons):,} people, {known:,} with the body in 3D"
+        if kind == "clips":
+            clips = self.clips()
+            frames = sum(len(clip.keypoints) for clip in clips)
+            known = sum(clip.joints3d is not None for clip in clips)
+            return f"{len(clips):,} clips of {frames:,} frames, {known:,} with joints in space"
         if kind == "signals":
             signals = self.signals()
             count, channels, length = signals.signals.shape
@@ -226,6 +234,12 @@ class Source:
         from throughline.data.people import read_people
 
         return read_people(self.path)
+
+    def clips(self) -> "list[DetectedClip]":
+        """Read a folder of clips; `throughline.data.read_clips` says how."""
+        from throughline.data.clips import read_clips
+
+        return read_clips(self.path)
 
     def signals(self) -> "Signals":
         """Read a .npz of signals and their classes; `throughline.data.read_signals` says how."""
