@@ -59,7 +59,7 @@ def run(arm: str, seed: int = 0) -> tuple[dict[str, float], Notes]:
 
 
 def test_people_are_as_the_protocol_says() -> None:
-    config = replace(SMOKE, lab=300, street=300, test=300)
+    config = replace(SMOKE, lab=150, street=150, test=150)
     people = setting(config)
     for crops, spread, mean, cloth in (
         (people.lab, 0.4, 0.0, (0.001, 0.005)),
@@ -70,8 +70,8 @@ def test_people_are_as_the_protocol_says() -> None:
         truth = everyone.truth
         assert truth is not None
         wider = truth.betas[:, [1, 5, 6, 7, 8]]
-        assert wider.mean() == pytest.approx(mean, abs=0.15)
-        assert truth.betas[:, [0, 2, 3, 4, 9]].mean() == pytest.approx(0, abs=0.15)
+        assert wider.mean() == pytest.approx(mean, abs=0.2)
+        assert truth.betas[:, [0, 2, 3, 4, 9]].mean() == pytest.approx(0, abs=0.2)
         assert wider.std() == pytest.approx(spread, rel=0.1)
         assert cloth[0] * 0.5 < everyone.cloth.min() < everyone.cloth.max() <= cloth[1]
         assert everyone.images.dtype == everyone.parsing.dtype == torch.uint8
@@ -316,7 +316,7 @@ def test_takes_a_folder_of_people(tmp_path: Path) -> None:
     ).face
     both = ((face >= 0) & (crops.parsing > 0)).sum()
     assert both > 0.9 * (face >= 0).sum()  # and so are pictures
-    for arm in ARMS:
+    for arm in ("silhouette", "dsr"):
         metrics = CLAIM.run(arm, config, 0, Notes())
         assert set(metrics) == METRICS - {"shape", "girth"}
         assert all(math.isfinite(value) for value in metrics.values())
@@ -426,11 +426,9 @@ def test_photographs_in_spins_layout(tmp_path: Path) -> None:
     lab = people.lab.take(torch.tensor([0]))
     assert (lab.parsing == 0).all()
     assert torch.equal(people.prior, torch.eye(20)[torch.full((len(body.template),), 5)])
-    for arm in ("silhouette", "dsr"):
-        notes = Notes()
-        metrics = CLAIM.run(arm, config, 0, notes)
-        assert set(metrics) == METRICS
-        assert all(math.isfinite(value) for value in metrics.values())
+    metrics = CLAIM.run("dsr", config, 0, Notes())
+    assert set(metrics) == METRICS
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_a_prior_by_face_is_the_mean_over_a_vertexs_faces(tmp_path: Path) -> None:

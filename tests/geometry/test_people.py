@@ -189,6 +189,14 @@ def test_labels_are_those_of_the_dressed_mesh() -> None:
             first, second, third = outfits.labels[n][model.faces[face[n, i, j]]].tolist()
             assert made.parsing[n, i, j] == (second if second == third else first)
     assert torch.equal(made.parsing > 0, face >= 0)
+    a, b, c = moved[:, model.faces].unbind(2)
+    normal = torch.linalg.cross(b - a, c - a)
+    light = 0.55 + 0.45 * (normal[..., 2] / normal.norm(dim=-1)).abs()
+    for n in range(3):
+        for label in made.parsing[n].unique()[1:].tolist():
+            seen = made.parsing[n] == label
+            colour = made.images[n][:, seen] / light[n][face[n][seen]]
+            torch.testing.assert_close(colour, colour[:, :1].expand_as(colour), rtol=1e-3, atol=1e-4)
     naked = rasterize(made.vertices, model.faces, camera()).face >= 0
     assert ((made.parsing > 0) & ~naked).sum() > 20 * ((made.parsing == 0) & naked).sum()  # clothes are outside
 

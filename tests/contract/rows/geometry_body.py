@@ -134,6 +134,7 @@ PARTS = [
         posed,
         arrays(),
         variant="small",
+        backend="eager",
         tolerance=(1e-4, 2e-1),
         edges={"single": lambda: posed(seeded(), 1)},
         bad=(

@@ -124,7 +124,9 @@ class FollowsTheSilhouette(Claim):
 
         drawn = {
             "Each test shape of the first seed: input, what the arms make of it, and the truth": draw.shapes(results),
-            "On the way, the shape of the first seed whose topology changes most": draw.strip(results),
+            "On the way, the shape of the first seed whose topology, or else silhouette, changes most": draw.strip(
+                results
+            ),
             "What the silhouette asks of the field at the first step: blue moves out, red in": draw.inflow(results),
             "The silhouette's error while refining, and every shape's distance to the truth": draw.course(results),
             "Chamfer distance × 10³, one line for each seed": paired_dots(results, "chamfer", label="chamfer × 10³"),

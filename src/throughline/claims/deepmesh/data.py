@@ -18,7 +18,7 @@ __all__ = ["Shape", "Task", "View", "bases", "deformed", "families", "rendered",
 NAMES = ("cheburashka", "cow", "fandisk", "homer", "rocker-arm", "spot")  # the watertight ones
 SIDE, REACH = 1.3, 0.95  # longest side of a mesh; how far any relative goes from the origin along an axis
 TWIST, STRETCH, LIMITS = 0.5, 0.15, (0.7, 1.35)
-ELEVATION, DISTANCE, FOCAL = 0.35, 3.0, 1.3  # of the camera: radians, from the origin, in image sides
+ELEVATION, DISTANCE, FOCAL = 0.35, 3.0, 1.5  # of the camera: radians, from the origin, in image sides
 TRAIN, TEST, LOOK = 3, 5, 7  # keep the draws of one seed apart
 
 

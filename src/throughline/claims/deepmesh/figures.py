@@ -46,7 +46,7 @@ def shapes(results: Results) -> "Figure | None":
 
 
 def strip(results: Results) -> "Figure | None":
-    """The mesh on the way, of the shape whose Euler number changes most, first seed."""
+    """The mesh on the way, of the shape whose topology, or else silhouette, changes most, first seed."""
     found = first_kept(results, "strip", ("deepmesh",) if "deepmesh" in results.arms else ())
     if found is None:
         return None

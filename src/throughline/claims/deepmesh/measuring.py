@@ -78,8 +78,11 @@ def keep(found: list[Refined], task: Task, log: Log) -> None:
         ),
     )
     if found[0].strip and all(made.inflow is not None for made in found[: len(shown)]):
-        changes = [len({euler_number(faces) for _, _, faces in made.strip}) for made in found[: len(shown)]]
-        most = int(np.argmax(changes))
+        changes = [
+            (len({euler_number(faces) for _, _, faces in made.strip}), made.losses[0] - made.losses[-1])
+            for made in found[: len(shown)]
+        ]
+        most = changes.index(max(changes))
         way = found[most].strip
         log.keep(
             strip=torch.stack([pictures(Shape("", v, f), cameras[most][:1])[0] for _, v, f in way]),

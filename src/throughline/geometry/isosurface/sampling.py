@@ -96,9 +96,8 @@ def sample_sdf(
     found = []
     if close:
         on = sample_surface(vertices, faces, close, generator=generator)
-        found.append(
-            on + std * torch.randn(close, 3, generator=generator, dtype=torch.float64, device=device).to(on.dtype)
-        )
+        noise = torch.randn(close, 3, generator=generator, dtype=torch.float64, device=device)
+        found.append(on + std * noise.to(on.dtype))
     if n - close:
         rest = torch.rand(n - close, 3, generator=generator, dtype=torch.float64, device=device)
         found.append((2 * rest - 1).to(vertices.dtype))
